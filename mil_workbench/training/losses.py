@@ -58,7 +58,7 @@ def selection_confidence(output: MILOutput, batch: BagBatch, form: ConfidenceFor
 
 
 def max_instance_loss(output: MILOutput, batch: BagBatch) -> Tensor:
-    "Cross-entropy of each bag's highest instance logits as its prediction (Li, Li and Eliceiri 2021, equation 10)."
+    "Cross-entropy of each bag's highest instance logits as its prediction (Li, Li and Eliceiri 2021)."
     highest = segment_max(output.instance_logits, batch.bag_offsets)  # (B, K)
     if highest.shape[1] == 1:
         return F.binary_cross_entropy_with_logits(highest.squeeze(1), batch.labels.to(highest))
