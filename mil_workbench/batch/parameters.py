@@ -127,8 +127,8 @@ def check_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any])
     return {name: check_value(parameters[name], value) for name, value in values.items()}
 
 # %% ../../nbs/batch/parameters.ipynb #abc46d6b
-def notebook_parameters(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], set[str]]:  # values, names given
-    "The checked values of the running notebook's parameters, and which of them were given; `namespace` is its globals()."
+def notebook_parameters(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], set[str], dict[str, Any]]:  # values, names given, defaults
+    "The checked values of the running notebook's parameters, which of them were given, and the defaults; `namespace` is its globals()."
     declared, injected = None, {}
     for source in namespace["In"]:
         try:
@@ -143,8 +143,9 @@ def notebook_parameters(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], s
         raise InputError("the parameters cell has not been run; run the notebook from its top")
     check_values(declared, injected)
     values = check_values(declared, {name: namespace[name] for name in declared})
-    changed = {name for name, value in values.items() if value != declared[name].default}
-    return values, set(injected) | changed
+    defaults = {name: parameter.default for name, parameter in declared.items()}
+    changed = {name for name, value in values.items() if value != defaults[name]}
+    return values, set(injected) | changed, defaults
 
 
 def _literal(value: ast.expr) -> Any:

@@ -54,6 +54,14 @@ class Cohort:
         rows = [(bag.id, bag.patient_id, bag.label, len(bag)) for bag in self.bags]
         return pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "instances"])
 
+    def summary(self) -> pd.DataFrame:
+        "One row per class: its cases and patients, and how many instances a case has."
+        by_class = self.cases.groupby("label").agg(
+            cases=("case_id", "size"), patients=("patient_id", "nunique"),
+            fewest_instances=("instances", "min"), median_instances=("instances", "median"), most_instances=("instances", "max"),
+        )
+        return by_class.rename(index=dict(enumerate(self.classes))).rename_axis(None)
+
     @property
     def hash(self) -> str:
         "Names who is in the cohort: its classes, and each case's name, patient and label."
@@ -111,7 +119,8 @@ def cohort_from_manifest(
     classes = tuple(sorted(manifest.label.unique()))
     store = InstanceStore(store_folder)
     keys = {file: source_key(file, settings={"as": "float32"}) for file in manifest.file}
-    stale = [row for row in manifest.itertuples() if not store.has(row.file, keys[row.file])]
+    store.discard([name for name in store.records if name not in keys or not store.has(name, keys[name])])
+    stale = [row for row in manifest.itertuples() if row.file not in store.records]
     for row in tqdm(stale, desc=f"checking {Path(path).name}", unit="file", disable=not stale):
         try:
             store.write(row.file, keys[row.file], **read_features(row.file))

@@ -6,15 +6,16 @@
 __all__ = ['source_key', 'InstanceStore']
 
 # %% ../../nbs/data/stores.ipynb #ec26cf00
+from functools import cached_property
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, Iterable
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
-from ..files import InputError, hash_file, read_json, whole_file, write_json
+from ..files import InputError, hash_file, hash_value, read_json, whole_file, write_json
 
 # %% ../../nbs/data/stores.ipynb #6fd6076c
 def source_key(path: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -33,18 +34,17 @@ class InstanceStore:
         if index.exists():
             self.records = read_json(index)
         else:
-            records = (read_json(path) for path in self.folder.glob("*.shard.json"))
+            records = (read_json(path) for path in self.folder.glob("*.instances.json"))
             self.records = {record["name"]: record for record in records}
-        self._lay_out()
 
-    def _lay_out(self) -> None:
-        self.records = dict(sorted(self.records.items()))
-        self._names = list(self.records)
-        sizes = [record["rows"] for record in self.records.values()]
-        self._starts = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+    @cached_property
+    def _layout(self) -> tuple[list[str], dict[str, int], np.ndarray]:  # names, their places, (shards + 1,) where each starts
+        names = sorted(self.records)
+        sizes = [self.records[name]["rows"] for name in names]
+        return names, {name: i for i, name in enumerate(names)}, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self._layout[-1][-1])
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -52,73 +52,104 @@ class InstanceStore:
         return tuple(next(iter(self.records.values()))["shape"])
 
     def path(self, name: str, array: str = "instances") -> Path:
-        "The file that holds one array of the shard `name`."
-        return self.folder / f"{quote(name, safe='')}.{array}.npy"
+        "The file that holds one array of the shard `name`: readable, and short however long the name is."
+        return self.folder / f"{Path(name).stem[:60]}-{hash_value(name)[:12]}.{array}.npy"
 
     def has(self, name: str, key: dict[str, Any]) -> bool:
         "Whether the shard `name` is there and was made from `key`."
         return name in self.records and self.records[name]["key"] == key
 
-    def write(self, name: str, key: dict[str, Any], instances: np.ndarray, **arrays: np.ndarray) -> None:
-        "Write the shard `name`: its `instances` (N, *shape) and other arrays of length N; replaces an older one."
-        for record in self.records.values():
-            if record["name"] != name and tuple(record["shape"]) != instances.shape[1:]:
-                raise InputError(
-                    f"{key['path']}: instances of shape {instances.shape[1:]}, but {record['key']['path']} has "
-                    f"{tuple(record['shape'])}; extract both with the same settings"
-                )
-        (self.folder / "index.json").unlink(missing_ok=True)
-        hashes = {}
-        for array, values in {"instances": instances, **arrays}.items():
-            with whole_file(self.path(name, array)) as aside, open(aside, "wb") as file:
-                np.save(file, np.ascontiguousarray(values), allow_pickle=False)
-            hashes[array] = hash_file(self.path(name, array))
-        record = {"name": name, "key": key, "rows": len(instances), "shape": list(instances.shape[1:]), "hashes": hashes}
-        write_json(self.folder / f"{quote(name, safe='')}.shard.json", record)
-        self._maps.pop(name, None)
-        self.records[name] = record
-        self._lay_out()
+# %% ../../nbs/data/stores.ipynb #491ba8bb
+@patch
+def write(self: InstanceStore, name: str, key: dict[str, Any], instances: np.ndarray, **arrays: np.ndarray) -> None:
+    "Write the shard `name`: its `instances` (N, *shape) and other arrays of length N; replaces an older one."
+    first = next((record for record in self.records.values() if record["name"] != name), None)
+    if first is not None and self.shape != instances.shape[1:]:
+        raise InputError(
+            f"{key['path']}: instances of shape {instances.shape[1:]}, but {first['key']['path']} has "
+            f"{tuple(first['shape'])}; extract both with the same settings"
+        )
+    self._forget(name)
+    hashes = {}
+    for array, values in {"instances": instances, **arrays}.items():
+        with whole_file(self.path(name, array)) as aside, open(aside, "wb") as file:
+            np.save(file, np.ascontiguousarray(values), allow_pickle=False)
+        hashes[array] = hash_file(self.path(name, array))
+    record = {"name": name, "key": key, "rows": len(instances), "shape": list(instances.shape[1:]), "hashes": hashes}
+    write_json(self.path(name).with_suffix(".json"), record)
+    self.records[name] = record
 
-    def finish(self) -> None:
-        "Write one index of all shards, so that opening the store reads one file."
-        write_json(self.folder / "index.json", self.records)
 
-    def rows(self, name: str) -> Tensor:  # (N,) int64
-        "The rows of the shard `name` in the sequence."
-        i = self._names.index(name)
-        return torch.arange(self._starts[i], self._starts[i + 1])
+@patch
+def discard(self: InstanceStore, names: Iterable[str]) -> None:
+    "Take shards out of the store: those whose source is gone or has changed."
+    for name in names:
+        self._forget(name)
+        self.path(name).with_suffix(".json").unlink(missing_ok=True)
+        for array in self.records.pop(name)["hashes"]:
+            self.path(name, array).unlink(missing_ok=True)
 
-    def array(self, name: str, array: str) -> Tensor | None:  # (N, ...)
-        "The array called `array` of the shard `name`; None where it has none."
-        return torch.from_numpy(np.load(self.path(name, array))) if array in self.records[name]["hashes"] else None
 
-    def _map(self, shard: int) -> np.ndarray:
-        name = self._names[shard]
-        if name not in self._maps:
-            self._maps[name] = np.asarray(np.load(self.path(name), mmap_mode="r"))
-        return self._maps[name]
+@patch
+def _forget(self: InstanceStore, name: str) -> None:
+    (self.folder / "index.json").unlink(missing_ok=True)
+    self._maps.pop(name, None)
+    self.__dict__.pop("_layout", None)
 
-    def read(self, rows: Tensor) -> Tensor:  # (M,) int64 -> (M, *shape)
-        "The instances at `rows` of the sequence, in the order asked for."
-        wanted = rows.numpy()
-        shards = np.searchsorted(self._starts, wanted, side="right") - 1
-        if shards[0] == shards[-1] and (shards == shards[0]).all():
-            return torch.from_numpy(self._read_shard(shards[0], wanted))
-        cuts = np.flatnonzero(np.diff(shards)) + 1
-        runs = zip([0, *cuts], [*cuts, len(wanted)])
-        return torch.from_numpy(np.concatenate([self._read_shard(shards[i], wanted[i:j]) for i, j in runs]))
 
-    def _read_shard(self, shard: int, wanted: np.ndarray) -> np.ndarray:
-        start, stop = wanted[0] - self._starts[shard], wanted[-1] + 1 - self._starts[shard]
-        if stop - start == len(wanted) and (wanted[1:] > wanted[:-1]).all():  # neighbours: one plain copy
-            return np.array(self._map(shard)[start:stop])
-        return self._map(shard)[wanted - self._starts[shard]]
+@patch
+def finish(self: InstanceStore) -> None:
+    "Write one index of all shards, so that opening the store reads one file."
+    write_json(self.folder / "index.json", self.records)
 
-    def verify(self) -> int:
-        "Compare every file with the hash taken when it was written; how many files that were."
-        for record in self.records.values():
-            for array, expected in record["hashes"].items():
-                path = self.path(record["name"], array)
-                if not path.exists() or hash_file(path) != expected:
-                    raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
-        return sum(len(record["hashes"]) for record in self.records.values())
+# %% ../../nbs/data/stores.ipynb #2d2de16f
+@patch
+def rows(self: InstanceStore, name: str) -> Tensor:  # (N,) int64
+    "The rows of the shard `name` in the sequence."
+    _, places, starts = self._layout
+    return torch.arange(starts[places[name]], starts[places[name] + 1])
+
+
+@patch
+def array(self: InstanceStore, name: str, array: str) -> Tensor | None:  # (N, ...)
+    "The array called `array` of the shard `name`; None where it has none."
+    return torch.from_numpy(np.load(self.path(name, array))) if array in self.records[name]["hashes"] else None
+
+
+@patch
+def _map(self: InstanceStore, name: str) -> np.ndarray:
+    if name not in self._maps:
+        self._maps[name] = np.asarray(np.load(self.path(name), mmap_mode="r"))
+    return self._maps[name]
+
+
+@patch
+def read(self: InstanceStore, rows: Tensor) -> Tensor:  # (M,) int64 -> (M, *shape)
+    "The instances at `rows` of the sequence, in the order asked for."
+    wanted, (names, _, starts) = rows.numpy(), self._layout
+    shards = np.searchsorted(starts, wanted, side="right") - 1
+    read = lambda shard, rows: self._read_shard(names[shard], rows - starts[shard])
+    if shards[0] == shards[-1] and (shards == shards[0]).all():
+        return torch.from_numpy(read(shards[0], wanted))
+    cuts = np.flatnonzero(np.diff(shards)) + 1
+    runs = zip([0, *cuts], [*cuts, len(wanted)])
+    return torch.from_numpy(np.concatenate([read(shards[i], wanted[i:j]) for i, j in runs]))
+
+
+@patch
+def _read_shard(self: InstanceStore, name: str, rows: np.ndarray) -> np.ndarray:
+    start, stop = rows[0], rows[-1] + 1
+    if stop - start == len(rows) and (rows[1:] > rows[:-1]).all():  # neighbours: one plain copy
+        return np.array(self._map(name)[start:stop])
+    return self._map(name)[rows]
+
+
+@patch
+def verify(self: InstanceStore) -> int:
+    "Compare every file with the hash taken when it was written; how many files that were."
+    for record in self.records.values():
+        for array, expected in record["hashes"].items():
+            path = self.path(record["name"], array)
+            if not path.exists() or hash_file(path) != expected:
+                raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
+    return sum(len(record["hashes"]) for record in self.records.values())

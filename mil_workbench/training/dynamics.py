@@ -50,7 +50,7 @@ PANELS = {
     "effective instances": {"attention_effective": "attention", "selection_effective": "selection"},
     "critical instance changes": {"critical_changes": None},
 }
-LOGARITHMIC = ("batch loss variance", "temperature", "effective instances")
+LOGARITHMIC = ("batch loss variance", "temperature")
 
 
 def plot_history(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:

@@ -1,0 +1,48 @@
+# Two commands matter: `make train` and `make test`. Both set up all they need.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN = papermill_runs/first/fold0
+
+.PHONY: help setup train test lab export clean readme
+
+help:
+	@echo "make train   set up, then train fold 0 on real histology; ends with an executed notebook"
+	@echo "make test    set up, then run the tests (SLOW=1 adds the slow ones)"
+	@echo "make lab     set up, then open JupyterLab"
+	@echo "make export  write mil_workbench/ from nbs/, clean the notebooks, make README.md"
+	@echo "PYTHON and VENV choose the interpreter ($(PYTHON)) and the environment ($(VENV))"
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: settings.ini setup.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "mil_workbench needs Python 3.11 or newer; give one with make PYTHON=..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -y -qq python3-venv; \
+	  else echo "Python's venv module is missing: install it (Debian: apt-get install python3-venv)"; exit 1; fi
+	@echo "setting up $(VENV): about 6 GB, some minutes the first time"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+train: setup
+	@mkdir -p $(RUN)
+	$(BIN)/papermill nbs/runs/train.ipynb $(RUN)/train.ipynb -p fold 0 -p study first -p run_name fold0
+	@$(BIN)/python -c "from mil_workbench.batch.run_folder import summarise; print(summarise('$(RUN)'))"
+
+test: setup
+	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")
+
+lab: setup
+	$(BIN)/jupyter lab nbs
+
+export: setup
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	@$(MAKE) --no-print-directory readme
+
+readme: setup
+	$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown nbs/index.ipynb --output-dir . --output README
+	@sed -i 's#](\([a-z_/]*\.ipynb\))#](nbs/\1)#g' README.md

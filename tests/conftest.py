@@ -1,0 +1,27 @@
+"""What the tests of the whole workbench share: running a notebook as a user would, and small real inputs."""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+QUICK = {"cohort": "digits", "epochs": 3, "warmup_epochs": 1, "batch_size": 16, "bag_size": 16, "lr": 3e-3, "device": "cpu"}
+
+
+def papermill_command(notebook: str, output: Path, cwd: Path, **parameters) -> list[str]:
+    given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return [sys.executable, "-m", "papermill", f"{ROOT}/nbs/runs/{notebook}.ipynb", str(output), "--cwd", str(cwd), *given]
+
+
+@pytest.fixture
+def run_notebook(tmp_path):
+    "Run a notebook by papermill in a folder of its own; what the user would see comes back."
+
+    def run(notebook: str = "train", output: str = "out.ipynb", **parameters) -> subprocess.CompletedProcess:
+        command = papermill_command(notebook, tmp_path / output, tmp_path, **parameters)
+        return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": ""})
+
+    return run

@@ -1,0 +1,85 @@
+"""What holds the house together: notebooks and package agree, and imports run one way."""
+import json
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+NOTEBOOKS = sorted(path for path in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
+
+
+def cells(path):
+    return json.loads(path.read_text(encoding="utf-8"))["cells"]
+
+
+def source(cell):
+    return "".join(cell["source"])
+
+
+def is_export(cell):
+    return cell["cell_type"] == "code" and re.match(r"#\s*\|\s*exports?\b", source(cell))
+
+
+def test_export_clean_and_readme_leave_the_tree_unchanged(tmp_path):
+    kept = ["nbs", "mil_workbench", "settings.ini", "setup.py", "pyproject.toml", "README.md", "Makefile"]
+    for name in kept:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    (tmp_path / "venv").mkdir()
+    (tmp_path / "venv" / "bin").symlink_to(BIN)
+    (tmp_path / "venv" / ".installed").touch()
+    done = subprocess.run(["make", "export", "VENV=venv"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    changed = [str(path.relative_to(tmp_path)) for path, content in before.items() if not path.exists() or path.read_bytes() != content]
+    assert not changed, f"run `make export` and commit: {changed}"
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if "runs" in p.parts], ids=lambda p: p.stem)
+def test_run_notebook_has_one_parameters_cell_and_exports_nothing(path):
+    tagged = [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    assert not any(is_export(cell) for cell in cells(path))
+    from mil_workbench.batch.parameters import read_parameters
+
+    assert all(parameter.help for parameter in read_parameters(path).values()), "every parameter says what it is"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(ROOT / "nbs")))
+def test_chapter_that_exports_tests_itself_and_holds_no_output(path):
+    assert not any(cell.get("outputs") for cell in cells(path)), "run nbdev_clean and clear the outputs"
+    exported = [cell for cell in cells(path) if is_export(cell)]
+    examples = [source(cell) for cell in cells(path) if cell["cell_type"] == "code" and not is_export(cell)]
+    if exported:
+        assert any(re.search(r"\b(assert|test_\w+\()", text) for text in examples), "exports code, but no cell tests it"
+        assert max(source(cell).count("\n") for cell in exported) < 80, "an exported cell is longer than a screen"
+
+
+def test_imports_run_one_way():
+    done = subprocess.run([BIN / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_import_is_light():
+    code = "import sys, mil_workbench, mil_workbench.batch.parameters, mil_workbench.batch.run_folder; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-c", "import mil_workbench"], check=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.3
+
+
+def test_nothing_forbidden_is_tracked():
+    tracked = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
+    names = [line.split("\t")[1] for line in tracked]
+    runs = [name for name in names if name.startswith("papermill_runs/") and not name.startswith(("papermill_runs/pages/", "papermill_runs/README"))]
+    weights = [name for name in names if name.endswith((".safetensors", ".pt", ".pth", ".h5", ".npy", ".nii", ".nii.gz"))]
+    assert not runs and not weights

@@ -1,0 +1,178 @@
+"""The main job as a user runs it: papermill on runs/train.ipynb, with what goes right and what goes wrong."""
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from conftest import QUICK, papermill_command
+
+from mil_workbench.files import read_json
+from mil_workbench.training.checkpoints import load_checkpoint
+from mil_workbench.training.prediction import read_attention
+
+
+def test_train_on_digits_leaves_a_whole_record(run_notebook, tmp_path):
+    output = "papermill_runs/first/run/train.ipynb"
+    done = run_notebook(output=output, **QUICK, study="first", run_name="run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = tmp_path / "papermill_runs/first/run"
+    assert {path.name for path in run.iterdir()} == {
+        "train.ipynb", "params.yaml", "model.json", "folds.json", "history.csv", "predictions.csv",
+        "attention.h5", "checkpoints", "environment.json", "metrics.json",
+    }
+    executed = json.loads((tmp_path / output).read_text())["cells"]
+    figures = [out for cell in executed for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    assert len(figures) == 4
+    assert not any("Warning" in "".join(out.get("text", "")) for cell in executed for out in cell.get("outputs", []))
+
+    metrics, predictions = read_json(run / "metrics.json"), pd.read_csv(run / "predictions.csv")
+    test = predictions[predictions.set == "test"]
+    folds = read_json(run / "folds.json")["folds"][0]
+    assert sorted(test.case_id) == sorted(folds["test"])
+    from sklearn.metrics import roc_auc_score
+
+    assert metrics["test"]["auroc"] == pytest.approx(roc_auc_score(test.label == "holds a 9", test["probability_holds a 9"]))
+    model, facts = load_checkpoint(run / "checkpoints/best.safetensors")
+    assert model.description == read_json(run / "model.json")["description"]
+    attention = read_attention(run / "attention.h5", "test")
+    assert sorted(attention) == sorted(test.case_id)
+    assert all(np.isclose(case["selection"].sum(), 1, atol=1e-5) for case in attention.values())
+    assert set(read_attention(run / "attention.h5", f"epoch_{facts['epoch']}")) == set(folds["validation"])
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"flod": 1}, "there is no parameter 'flod'; did you mean fold?"),
+        ({"temperature_start": "hot"}, "temperature_start must be a number, not 'hot'"),
+        ({"critical_selection_mode": "firm"}, "critical_selection_mode must be one of soft, hard"),
+        ({"run_name": "007"}, "papermill reads digits as a number, give it with -r run_name 7"),
+        ({"fold": 5}, "fold 5 is out of range: n_folds 5 gives folds 0 to 4"),
+        ({"n_folds": 40, "cohort": "ucsb-breast"}, "class malignant of ucsb-breast has only 26 patients; use at most 26 folds"),
+        ({"cohort": "gone.csv"}, "gone.csv: no such manifest"),
+        ({"critical_selection_mode": "hard"}, "no gradient reaches selector.scorer"),
+        pytest.param({"device": "cuda"}, "device cuda was asked for, but torch sees none", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_plain_papermill_refuses(run_notebook, tmp_path, parameters, message):
+    done = run_notebook(**{**QUICK, **parameters})
+    assert done.returncode != 0
+    assert message in done.stderr.strip().splitlines()[-1]
+    assert not list(tmp_path.glob("papermill_runs/*/*/metrics.json"))
+    assert not list(tmp_path.glob("papermill_runs/*/*/checkpoints"))
+
+
+def test_killed_run_goes_on_to_the_same_numbers(run_notebook, tmp_path):
+    options = {**QUICK, "epochs": 30, "study": "killed", "dropout": 0.5}
+    whole = run_notebook(**options, run_name="whole")
+    assert whole.returncode == 0, whole.stderr[-2000:]
+    runs = tmp_path / "papermill_runs/killed"
+
+    command = papermill_command("train", tmp_path / "killed.ipynb", tmp_path, **options, run_name="killed")
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while time.time() < deadline and not (runs / "killed/history.csv").exists():
+        time.sleep(0.02)
+    family = psutil.Process(process.pid).children(recursive=True)
+    for member in [*family, psutil.Process(process.pid)]:
+        member.send_signal(signal.SIGKILL)
+    process.wait()
+    assert (runs / "killed/checkpoints/last.safetensors").exists() and not (runs / "killed/metrics.json").exists()
+    epochs_done = len(pd.read_csv(runs / "killed/history.csv"))
+    assert epochs_done < 30
+
+    resumed = run_notebook(output="resumed.ipynb", **options, run_name="killed")
+    assert resumed.returncode == 0, resumed.stderr[-2000:]
+    assert "going on after epoch" in (tmp_path / "resumed.ipynb").read_text()
+    tables = [pd.read_csv(runs / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert (runs / "whole/predictions.csv").read_bytes() == (runs / "killed/predictions.csv").read_bytes()
+    assert read_json(runs / "whole/metrics.json") == read_json(runs / "killed/metrics.json")
+
+
+def test_second_writer_is_refused_and_harms_nothing(run_notebook, tmp_path):
+    options = {**QUICK, "epochs": 200, "study": "shared", "run_name": "run"}
+    first = subprocess.Popen(papermill_command("train", tmp_path / "first.ipynb", tmp_path, **options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    history = tmp_path / "papermill_runs/shared/run/history.csv"
+    deadline = time.time() + 120
+    while time.time() < deadline and not history.exists():
+        time.sleep(0.05)
+    second = run_notebook(output="second.ipynb", **options)
+    first_alive = first.poll() is None
+    for member in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:
+        member.kill()
+    first.wait()
+    assert first_alive and second.returncode != 0
+    assert "another run is writing here (host" in second.stderr.strip().splitlines()[-1]
+    assert len(pd.read_csv(history)) >= 1
+
+
+def test_manifest_with_several_files_per_case_and_own_folds(run_notebook, tmp_path):
+    rng = np.random.default_rng(0)
+    rows, folds = [], []
+    for p in range(30):
+        folds.append((f"00{p}", p % 3))
+        for part in range(2):
+            np.save(tmp_path / f"p{p}_{part}.npy", rng.normal(size=(5, 8)) + 2 * (p % 2))
+            rows.append((f"case{p}", f"00{p}", ("benign", "malignant")[p % 2], f"p{p}_{part}.npy"))
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv(tmp_path / "trial.csv", index=False)
+    pd.DataFrame(folds, columns=["patient_id", "fold"]).to_csv(tmp_path / "folds.csv", index=False)
+    options = {**QUICK, "cohort": "trial.csv", "folds": "folds.csv", "fold": 2, "study": "trial", "run_name": "run", "model": "gated_abmil"}
+    done = run_notebook(**options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    run = tmp_path / "papermill_runs/trial/run"
+    assert sorted(read_json(run / "folds.json")["folds"][2]["test"]) == sorted(f"case{p}" for p in range(30) if p % 3 == 2)
+    assert read_json(run / "metrics.json")["test"]["auroc"] > 0.9
+
+    np.save(tmp_path / "p7_1.npy", np.full((5, 8), np.nan))
+    done = run_notebook(**{**options, "run_name": "broken"})
+    assert done.returncode != 0
+    last_line = done.stderr.strip().splitlines()[-1]
+    assert "case case7: " in last_line and "p7_1.npy: 5 of 5 instances are not finite" in last_line
+    assert (run / "metrics.json").exists()
+
+
+def test_presets_run(run_notebook, tmp_path):
+    for preset in ("seed_start", "seed_fix"):
+        done = run_notebook(preset=preset, cohort="digits", epochs=2, batch_size=40, two_phase_epoch=None, device="cpu", study="presets", run_name=preset)
+        assert done.returncode == 0, done.stderr[-2000:]
+    histories = {name: pd.read_csv(tmp_path / f"papermill_runs/presets/{name}/history.csv") for name in ("seed_start", "seed_fix")}
+    assert histories["seed_start"].selection_largest.eq(1).all()
+    assert histories["seed_fix"].selection_largest.max() < 0.042  # e / (e + 63): all that a sigmoid allows
+
+
+def test_notebook_costs_little_more_than_a_script(run_notebook, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        "from mil_workbench import experiment\n"
+        "from mil_workbench.batch.parameters import read_parameters\n"
+        f"defaults = {{n: p.default for n, p in read_parameters({str(papermill_command('train', tmp_path / 'x', tmp_path)[3])!r}).items()}}\n"
+        f"run = experiment.start_with({{**defaults, **{QUICK!r}, 'run_name': 'script'}}, defaults)\n"
+        "cohort = experiment.load(run)\nsets = experiment.split(run, cohort)\nmodel = experiment.build(run, cohort, sets)\n"
+        "loss = experiment.build_loss(run, cohort, sets)\nexperiment.audit(run, model, loss, sets)\n"
+        "history = experiment.train(run, model, loss, sets)\nresults = experiment.evaluate(run, cohort, model, sets)\n"
+        "for figure in (experiment.plot_sets(sets, cohort.classes), experiment.plot_training(run, history), experiment.plot_results(run, cohort, results), experiment.plot_attention(cohort, results, sets)):\n"
+        "    figure.savefig('figure.png')\n"
+        "experiment.finish(run, results)\n"
+    )
+    seconds = []
+    for i in range(2):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, script], cwd=tmp_path, check=True, capture_output=True, env={**os.environ, "MPLBACKEND": "agg"})
+        middle = time.perf_counter()
+        assert run_notebook(**QUICK, run_name=f"notebook{i}").returncode == 0
+        seconds.append((middle - start, time.perf_counter() - middle))
+        shutil.rmtree(tmp_path / "papermill_runs")
+    by_script, by_notebook = map(min, zip(*seconds))
+    print(f"script {by_script:.1f} s, notebook {by_notebook:.1f} s")
+    assert by_notebook - by_script < 5
