@@ -9,6 +9,7 @@ __all__ = ['MILOutput', 'Standardise', 'Embedding', 'multilayer', 'embed']
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.bags import BagBatch
@@ -54,15 +55,22 @@ class Standardise(nn.Module):
         return (instances.to(self.mean.dtype) - self.mean) * self.scale
 
 # %% ../../nbs/models/layers.ipynb #df9d7f48
-class Embedding(nn.Sequential):
+class Embedding(nn.Module):
     "Standardise, then Linear, ReLU and Dropout: (N, in_features) -> (N, hidden_features)."
 
     def __init__(self, in_features: int, hidden_features: int, dropout: float):
         super().__init__()
         self.standardise = Standardise(in_features)
         self.linear = nn.Linear(in_features, hidden_features)
-        self.activation = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.activation = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))
+
+    def forward(self, instances: Tensor) -> Tensor:
+        if torch.is_autocast_enabled(instances.device.type):  # half precision would round away what stands on a large mean
+            return self.activation(self.linear(self.standardise(instances)))
+        # The scaler is folded into the layer, so that no standardised copy of the instances is kept for the backward pass.
+        weight = self.linear.weight * self.standardise.scale
+        bias = self.linear.bias - weight @ self.standardise.mean
+        return self.activation(F.linear(instances.to(weight.dtype), weight, bias))
 
 
 def multilayer(in_features: int, out_features: int, layers: int, dropout: float = 0.0) -> nn.Sequential:
