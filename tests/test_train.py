@@ -176,3 +176,37 @@ def test_notebook_costs_little_more_than_a_script(run_notebook, tmp_path):
     by_script, by_notebook = map(min, zip(*seconds))
     print(f"script {by_script:.1f} s, notebook {by_notebook:.1f} s")
     assert by_notebook - by_script < 5
+
+
+def test_three_classes(run_notebook, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for p in range(36):
+        np.save(tmp_path / f"p{p}.npy", rng.normal(size=(rng.integers(3, 9), 8)) + np.eye(8)[p % 3] * 3)
+        rows.append((f"case{p}", f"p{p}", ("dysplastic", "melanoma", "naevus")[p % 3], f"p{p}.npy"))
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv(tmp_path / "three.csv", index=False)
+    for model in ("dual_stream", "gated_abmil"):
+        done = run_notebook(**{**QUICK, "epochs": 8, "cohort": "three.csv", "n_folds": 3, "model": model, "study": "three", "run_name": model})
+        assert done.returncode == 0, done.stderr[-2000:]
+        metrics = read_json(tmp_path / f"papermill_runs/three/{model}/metrics.json")
+        assert metrics["test"]["auroc"] > 0.9 and metrics["test"]["threshold"] is None
+        assert np.shape(metrics["test"]["confusion"]) == (3, 3)
+
+
+@pytest.mark.slow
+def test_killed_again_and_again_it_still_ends_with_the_same_numbers(run_notebook, tmp_path):
+    options = {**QUICK, "epochs": 60, "study": "killed", "dropout": 0.5}
+    assert run_notebook(**options, run_name="whole").returncode == 0
+    runs = tmp_path / "papermill_runs/killed"
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        command = papermill_command("train", tmp_path / "killed.ipynb", tmp_path, **options, run_name="killed")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(5, 9))  # from before the first epoch to the middle of training
+        for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            member.kill()
+        process.wait()
+    assert run_notebook(**options, run_name="killed").returncode == 0
+    tables = [pd.read_csv(runs / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+    assert read_json(runs / "whole/metrics.json") == read_json(runs / "killed/metrics.json")

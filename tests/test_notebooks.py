@@ -1,0 +1,42 @@
+"""The longer run notebooks, made small."""
+import json
+
+import pytest
+from conftest import ROOT
+
+
+@pytest.fixture
+def project(tmp_path):
+    "A folder that counts as the project, so that runs land in it."
+    (tmp_path / "settings.ini").touch()
+    (tmp_path / "nbs").symlink_to(ROOT / "nbs")
+    return tmp_path
+
+
+def printed(path) -> str:
+    outputs = [out for cell in json.loads(path.read_text())["cells"] for out in cell.get("outputs", [])]
+    return "\n".join("".join(out.get("text", "")) + "".join(out.get("data", {}).get("text/plain", "")) for out in outputs)
+
+
+def test_peer_benchmark(run_notebook, project):
+    done = run_notebook("peer_benchmark", rounds=2, hidden_features=16, largest=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "workbench / fastest peer" in printed(project / "out.ipynb")
+
+
+def test_benchmarks(run_notebook, project):
+    done = run_notebook("benchmarks", seeds=1, digit_seeds=1, n_folds=2, epochs=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = printed(project / "out.ipynb")
+    assert "chosen on validation" in text and "ratio of the means" in text
+    finished = list(project.glob("papermill_runs/benchmarks/*/metrics.json"))
+    assert len(finished) == 2 * 4 * 2 + 2 * 2
+    before = {path: path.stat().st_mtime_ns for path in finished}
+    assert run_notebook("benchmarks", seeds=1, digit_seeds=1, n_folds=2, epochs=2).returncode == 0
+    assert before == {path: path.stat().st_mtime_ns for path in finished}, "finished runs are not run again"
+
+
+def test_misspelt_parameter_is_refused(run_notebook, project):
+    done = run_notebook("benchmarks", seed=1)
+    assert done.returncode != 0
+    assert "there is no parameter 'seed'; did you mean seeds?" in done.stderr.strip().splitlines()[-1]
