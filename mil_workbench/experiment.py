@@ -259,7 +259,7 @@ class Results:
             columns["instances"] = {"auroc": f"{self.metrics['instance']['auroc']:.3f}"}
         return pd.DataFrame(columns).fillna("")
 
-
+# %% ../nbs/experiment.ipynb #04666da2
 def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list[Bag]]) -> Results:
     "Predict and score validation and test cases; predictions.csv and attention.h5 are written."
     predictions = {name: predict(model, sets[name]) for name in ("validation", "test") if sets[name]}
@@ -297,7 +297,7 @@ def score_instances(bags: list[Bag], said: Predictions) -> dict[str, float]:
     auroc = instance_auroc(known)
     return {} if auroc is None else {"auroc": auroc}
 
-# %% ../nbs/experiment.ipynb #04666da2
+# %% ../nbs/experiment.ipynb #3d869c93
 PROTOCOL_TITLES = {"train_validation_test": "{set}", "train_validation": "{set} (the model was chosen on these very cases: validation figures)"}
 
 
@@ -338,7 +338,7 @@ def finish(run: Run, results: Results) -> None:
     write_json(run.folder / "metrics.json", results.metrics)
     run.folder.release()
 
-# %% ../nbs/experiment.ipynb #3d869c93
+# %% ../nbs/experiment.ipynb #da12fe8c
 def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
     folder = RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values)))

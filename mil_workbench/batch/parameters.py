@@ -53,7 +53,7 @@ def _parse_type(annotation: ast.expr) -> tuple[type | None, tuple | None, bool]:
         return None, choices if isinstance(choices, tuple) else (choices,), False
     raise ValueError(f"its type {ast.unparse(annotation)} is not bool, int, float, str or Literal[…], with or without | None")
 
-
+# %% ../../nbs/batch/parameters.ipynb #76fc10c3
 def parse_parameters(source: str) -> dict[str, Parameter]:
     "The parameters that a cell's `source` declares, by name, in order."
     comments = {
@@ -89,7 +89,7 @@ def read_parameters(notebook: str | Path) -> dict[str, Parameter]:
         raise InputError(f"{notebook}: has {len(tagged)} cells tagged parameters; a run notebook has exactly one")
     return parse_parameters("".join(tagged[0]["source"]))
 
-# %% ../../nbs/batch/parameters.ipynb #76fc10c3
+# %% ../../nbs/batch/parameters.ipynb #58a7447c
 def check_value(parameter: Parameter, value: Any) -> Any:
     "`value` as `parameter` takes it, or an `InputError` that names what may be given."
     if value is None and parameter.optional:
@@ -126,7 +126,7 @@ def check_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any])
             raise InputError(f"there is no parameter {name!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(parameters)}"))
     return {name: check_value(parameters[name], value) for name, value in values.items()}
 
-# %% ../../nbs/batch/parameters.ipynb #abc46d6b
+# %% ../../nbs/batch/parameters.ipynb #f00d0792
 def notebook_parameters(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], set[str], dict[str, Any]]:  # values, names given, defaults
     "The checked values of the running notebook's parameters, which of them were given, and the defaults; `namespace` is its globals()."
     declared, injected = None, {}

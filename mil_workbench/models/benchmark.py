@@ -47,7 +47,7 @@ def one_bag_at_a_time(model: AttentionMIL, batch: BagBatch) -> Callable[[], Tens
 
     return logits
 
-
+# %% ../../nbs/models/benchmark.ipynb #944bb539
 def pad(batch: BagBatch) -> tuple[Tensor, Tensor]:  # (B, longest, D), (B, longest) bool
     "The bags padded to the longest, and where they are not padding."
     bags = batch.instances.split(batch.bag_offsets.diff().tolist())
@@ -83,7 +83,7 @@ def by_torchmil(model: AttentionMIL, batch: BagBatch) -> Callable[[], Tensor]:
     padded, is_real = pad(batch)
     return lambda: theirs(padded, is_real.float())
 
-# %% ../../nbs/models/benchmark.ipynb #88e81561
+# %% ../../nbs/models/benchmark.ipynb #96e14711
 def matrix_products(batch: BagBatch, hidden_features: int, rows: int) -> Callable[[], None]:
     "The matrix products of one training step, `rows` at a time."
     n, in_features = batch.instances.shape
@@ -132,7 +132,7 @@ def compare_steps(sizes: Sequence[int], in_features: int, hidden_features: int, 
     medians = {name: statistics.median(times) for name, times in time_in_turns(contestants, rounds).items()}
     return {name: medians[name] for name in ways} | {"floor": min(value for name, value in medians.items() if name.startswith("floor"))}
 
-# %% ../../nbs/models/benchmark.ipynb #ba255edf
+# %% ../../nbs/models/benchmark.ipynb #f8a1d778
 MEMORY_SCRIPT = """
 import torch
 from mil_workbench.models.benchmark import gated_attention, random_batch, training_step

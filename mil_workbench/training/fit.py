@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer', 'begin_epoch', 'train_step',
-           'train_epoch', 'validate', 'counts_from', 'best_epoch', 'is_over', 'someone_watches', 'fit', 'tell',
+           'train_epoch', 'validate', 'counts_from', 'best_epoch', 'is_over', 'Files', 'tell', 'someone_watches', 'fit',
            'fit_in_processes']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
@@ -199,66 +199,29 @@ def is_over(history: list[dict], first: int, settings: FitSettings) -> bool:
 ATTENTION_EPOCHS = 20
 
 
-def someone_watches() -> bool:
-    "Whether a person looks on, at a terminal or in JupyterLab, rather than a log file."
-    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+@dataclass(frozen=True)
+class Files:
+    "What `fit` writes in a run's folder."
 
+    folder: Path
 
-def fit(
-    model: nn.Module,
-    loss: MILLoss,
-    train: Sequence[Bag],
-    validation: Sequence[Bag],
-    settings: FitSettings,
-    folder: str | Path,  # of the run; a state in it is taken up
-    frozen: tuple[str, ...] = (),  # parts of the model frozen on purpose
-) -> pd.DataFrame:  # the history, one row per epoch
-    "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch."
-    folder = Path(folder)
-    accelerator = make_accelerator(settings)
-    model.to(accelerator.device)
-    optimizer = accelerator.prepare(make_optimizer(model, settings))
-    dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)
-    sampler = BagBatchSampler(dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed)
-    last, best = folder / "checkpoints" / "last.safetensors", folder / "checkpoints" / "best.safetensors"
-    history, critical = [], None
-    if last.exists():
-        facts = load_state(last, model, optimizer)
-        history, critical = facts["history"], facts["critical"]
-        if accelerator.scaler is not None:
-            accelerator.scaler.load_state_dict(facts["scaler"])
-        print(f"going on after epoch {len(history)} of {settings.epochs}")
-    else:
-        batch = pack([dataset[i] for i in range(min(16, len(dataset)))]).to(accelerator.device)
-        audit = audit_gradient_flow(model, batch, loss, frozen)
-        if settings.gradient_audit == "stop":
-            require_gradient_flow(audit)
-    first = counts_from(model, settings)
-    kept_epochs = set(np.linspace(0, settings.epochs - 1, ATTENTION_EPOCHS).round().astype(int).tolist())
-    progress = tqdm(total=settings.epochs, initial=len(history), unit="epoch", disable=not (someone_watches() and accelerator.is_main_process))
-    while not is_over(history, first, settings):
-        started, epoch = time.perf_counter(), len(history)
-        dataset.epoch = sampler.epoch = epoch
-        record = begin_epoch(epoch, model, optimizer, settings, history)
-        record |= train_epoch(model, loss, dataset, sampler, optimizer, accelerator, settings.grad_clip)
-        if not np.isfinite(record["train_loss"]):
-            raise InputError(f"epoch {epoch}: the loss is {record['train_loss']}; lower lr, or turn amp off. Epochs before it are kept in {folder}")
-        validated, critical, said = validate(model, validation, critical)
-        record |= validated | {"seconds": time.perf_counter() - started}
-        history.append(record)
-        if accelerator.is_main_process:
-            if epoch in kept_epochs:
-                write_attention(folder / "attention.h5", f"epoch_{epoch}", said)
-            if best_epoch(history, first) == epoch:
-                save_checkpoint(best, model, epoch=epoch)
-            scaler = None if accelerator.scaler is None else accelerator.scaler.state_dict()
-            save_state(last, model, optimizer, {"history": history, "critical": critical, "scaler": scaler})
-            write_text(folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
-            tell(record, settings.epochs, progress)
-    progress.close()
-    accelerator.wait_for_everyone()
-    load_weights(best, model)
-    return pd.DataFrame(history)
+    @property
+    def last(self) -> Path:
+        return self.folder / "checkpoints" / "last.safetensors"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "checkpoints" / "best.safetensors"
+
+    def keep(self, model, optimizer, scaler, history: list[dict], critical, said: Predictions, first: int, settings: FitSettings) -> None:
+        "Write what the epoch that has just ended leaves."
+        epoch = len(history) - 1
+        if epoch in np.linspace(0, settings.epochs - 1, ATTENTION_EPOCHS).round():
+            write_attention(self.folder / "attention.h5", f"epoch_{epoch}", said)
+        if best_epoch(history, first) == epoch:
+            save_checkpoint(self.best, model, epoch=epoch)
+        save_state(self.last, model, optimizer, {"history": history, "critical": critical, "scaler": scaler and scaler.state_dict()})
+        write_text(self.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
 
 
 def tell(record: dict[str, Any], epochs: int, progress: tqdm) -> None:
@@ -270,7 +233,57 @@ def tell(record: dict[str, Any], epochs: int, progress: tqdm) -> None:
     if progress.disable:
         print(f"epoch {record['epoch'] + 1}/{epochs}: {line}", flush=True)
 
-# %% ../../nbs/training/fit.ipynb #da8025bc
+
+def someone_watches() -> bool:
+    "Whether a person looks on, at a terminal or in JupyterLab, rather than a log file."
+    return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
+
+# %% ../../nbs/training/fit.ipynb #1117d3f4
+def fit(
+    model: nn.Module,
+    loss: MILLoss,
+    train: Sequence[Bag],
+    validation: Sequence[Bag],
+    settings: FitSettings,
+    folder: str | Path,  # of the run; a state in it is taken up
+    frozen: tuple[str, ...] = (),  # parts of the model frozen on purpose
+) -> pd.DataFrame:  # the history, one row per epoch
+    "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch."
+    files, accelerator, first = Files(Path(folder)), make_accelerator(settings), counts_from(model, settings)
+    model.to(accelerator.device)
+    optimizer = accelerator.prepare(make_optimizer(model, settings))
+    dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)
+    sampler = BagBatchSampler(dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed)
+    history, critical = [], None
+    if files.last.exists():
+        facts = load_state(files.last, model, optimizer)
+        history, critical = facts["history"], facts["critical"]
+        if accelerator.scaler is not None:
+            accelerator.scaler.load_state_dict(facts["scaler"])
+        print(f"going on after epoch {len(history)} of {settings.epochs}")
+    elif settings.gradient_audit == "stop":
+        batch = pack([dataset[i] for i in range(min(16, len(dataset)))]).to(accelerator.device)
+        require_gradient_flow(audit_gradient_flow(model, batch, loss, frozen))
+    hidden = not (someone_watches() and accelerator.is_main_process)
+    progress = tqdm(total=settings.epochs, initial=len(history), unit="epoch", disable=hidden)
+    while not is_over(history, first, settings):
+        started, epoch = time.perf_counter(), len(history)
+        dataset.epoch = sampler.epoch = epoch
+        record = begin_epoch(epoch, model, optimizer, settings, history)
+        record |= train_epoch(model, loss, dataset, sampler, optimizer, accelerator, settings.grad_clip)
+        if not np.isfinite(record["train_loss"]):
+            raise InputError(f"epoch {epoch}: the loss is {record['train_loss']}; lower lr, or turn amp off. The epochs before it are kept in {folder}")
+        validated, critical, said = validate(model, validation, critical)
+        history.append(record | validated | {"seconds": time.perf_counter() - started})
+        if accelerator.is_main_process:
+            files.keep(model, optimizer, accelerator.scaler, history, critical, said, first, settings)
+            tell(history[-1], settings.epochs, progress)
+    progress.close()
+    accelerator.wait_for_everyone()
+    load_weights(files.best, model)
+    return pd.DataFrame(history)
+
+# %% ../../nbs/training/fit.ipynb #eabbb010
 def _process(rank: int, n_processes: int, port: int, payload: bytes) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_processes), "LOCAL_WORLD_SIZE": str(n_processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -294,7 +307,7 @@ def fit_in_processes(n_processes: int, model, loss, train, validation, settings:
         port = free.getsockname()[1]
     payload = pickle.dumps((arguments, torch.get_num_threads()))
     start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn")
-    checkpoints = Path(folder) / "checkpoints"
-    facts = load_state(checkpoints / "last.safetensors", model, make_optimizer(model, settings))
-    load_weights(checkpoints / "best.safetensors", model)
+    files = Files(Path(folder))
+    facts = load_state(files.last, model, make_optimizer(model, settings))
+    load_weights(files.best, model)
     return pd.DataFrame(facts["history"])
