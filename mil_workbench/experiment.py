@@ -11,7 +11,7 @@ __all__ = ['SEED', 'PRESETS', 'LEAST', 'SELECTOR_ONLY', 'RECORD', 'PROTOCOL_TITL
 # %% ../nbs/experiment.ipynb #802e07d7
 import inspect
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Mapping
 
@@ -28,12 +28,12 @@ from .batch.run_folder import WITHOUT_EFFECT, RunFolder, describe_environment, w
 from .data.bags import Bag, pack
 from .data.cohorts import Cohort
 from .data.named_cohorts import load_cohort
-from .data.splits import SETS, Folds, load_folds, make_folds, write_folds
+from .data.splits import SETS, load_folds, make_folds, write_folds
 from .evaluation.figures import plot_scores, plot_weights
 from .evaluation.localisation import instance_auroc
 from .evaluation.metrics import choose_threshold, classification_metrics, confusion
 from .files import InputError, hash_value, resolve, write_json, write_text
-from .models.build import MODELS, build_model, model_options
+from .models.build import build_model, model_options
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
 from .training.fit import FitSettings, choose_device, fit_in_processes

@@ -21,7 +21,7 @@ from typing import Any, Mapping
 import psutil
 import yaml
 
-from ..files import InputError, project_root, read_json, resolve, write_json, write_text
+from ..files import InputError, project_root, read_json, resolve, write_text
 
 # %% ../../nbs/batch/run_folder.ipynb #2bf10625
 class RunFolder:

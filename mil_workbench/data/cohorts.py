@@ -9,7 +9,6 @@ __all__ = ['COLUMNS', 'Cohort', 'read_manifest', 'cohort_from_manifest']
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from tqdm.auto import tqdm

@@ -28,7 +28,9 @@ class MILOutput:
 
 # %% ../../nbs/models/layers.ipynb #0ad38e74
 class Standardise(nn.Module):
-    "Features minus their training mean, divided by their training standard deviation."
+    "Features minus their training mean, divided by their training standard deviation, training values within ±10."
+
+    LARGEST = 10.0  # deviations
 
     def __init__(self, in_features: int):
         super().__init__()
@@ -38,15 +40,17 @@ class Standardise(nn.Module):
     @torch.no_grad()
     def fit(self, bags) -> None:
         "Take mean and deviation from all instances of `bags`, each an (N, D) tensor, in one pass over them."
-        n, mean, squares = 0, 0.0, 0.0
+        n, mean, squares, lowest, highest = 0, 0.0, 0.0, torch.inf, -torch.inf
         for instances in bags:
             instances = instances.double()
+            lowest, highest = instances.amin(0).clamp_max(lowest), instances.amax(0).clamp_min(highest)
             difference = instances.mean(0) - mean
             total = n + len(instances)
             # Chan, Golub and LeVeque (1983): means and squared deviations of two parts, joined
             squares = squares + (instances - instances.mean(0)).square().sum(0) + difference.square() * n * len(instances) / total
             mean, n = mean + difference * len(instances) / total, total
-        deviation = (squares / n).sqrt()
+        farthest = torch.maximum(highest - mean, mean - lowest)
+        deviation = torch.maximum((squares / n).sqrt(), farthest / self.LARGEST)
         constant = deviation <= 1e-6 * mean.abs()  # nothing but rounding
         self.mean.copy_(mean)
         self.scale.copy_(torch.where(constant, 1.0, 1 / deviation))
