@@ -150,6 +150,7 @@ def test_presets_run(run_notebook, tmp_path):
     assert histories["seed_fix"].selection_largest.max() < 0.042  # e / (e + 63): all that a sigmoid allows
 
 
+@pytest.mark.slow  # a time: other work on the machine would fail it
 def test_notebook_costs_little_more_than_a_script(run_notebook, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(

@@ -28,13 +28,13 @@ def read_features(path: str | Path) -> dict[str, np.ndarray]:
                 name = next((name for name in ("features", "feats") if name in file), None)
                 if name is None:
                     raise InputError(f"{path}: has no dataset 'features' or 'feats', only {', '.join(file) or 'nothing'}")
-                arrays = {"instances": file[name][:]}
-                arrays |= {extra: file[extra][:] for extra in ("coords", "instance_labels") if extra in file}
+                arrays = {extra: file[extra][:] for extra in ("coords", "instance_labels") if extra in file}
+                arrays["instances"] = file[name][:]
         else:
             raise InputError(f"{path}: features are read from .npy or .h5 files, not {path.suffix or 'files without an ending'}")
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; correct the manifest or put the file there") from None
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: cannot be read ({error}); write it again") from None
@@ -53,6 +53,8 @@ def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.nd
     if len(bad_rows):
         raise InputError(f"{path}: {len(bad_rows)} of {len(instances)} instances are not finite (NaN or infinite), first row {bad_rows[0]}")
     for name, values in arrays.items():
+        if values.dtype.kind not in "fiub":
+            raise InputError(f"{path}: {name} must be numbers, not {values.dtype}")
         if len(values) != len(instances):
             raise InputError(f"{path}: {len(instances)} instances but {len(values)} {name}")
     return {**arrays, "instances": instances}

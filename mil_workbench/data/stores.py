@@ -27,6 +27,8 @@ def source_key(path: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
 class InstanceStore:
     "A folder of memory-mapped shards, read as one sequence of instances."
 
+    OPEN_MAPS = 256  # each holds a file open, and a process may hold about a thousand
+
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._maps: dict[str, np.ndarray] = {}
@@ -36,6 +38,9 @@ class InstanceStore:
         else:
             records = (read_json(path) for path in self.folder.glob("*.instances.json"))
             self.records = {record["name"]: record for record in records}
+
+    def __getstate__(self) -> dict:  # for another process: maps are opened there
+        return {**self.__dict__, "_maps": {}}
 
     @cached_property
     def _layout(self) -> tuple[list[str], dict[str, int], np.ndarray]:  # names, their places, (shards + 1,) where each starts
@@ -119,6 +124,8 @@ def array(self: InstanceStore, name: str, array: str) -> Tensor | None:  # (N, .
 @patch
 def _map(self: InstanceStore, name: str) -> np.ndarray:
     if name not in self._maps:
+        if len(self._maps) >= self.OPEN_MAPS:
+            self._maps.pop(next(iter(self._maps)))
         self._maps[name] = np.asarray(np.load(self.path(name), mmap_mode="r"))
     return self._maps[name]
 

@@ -128,7 +128,7 @@ def compare_steps(sizes: Sequence[int], in_features: int, hidden_features: int, 
         "torchmil": by_torchmil(model, batch),
     }
     contestants = {name: training_step(logits, batch.labels) for name, logits in ways.items()}
-    contestants |= {f"floor {rows}": matrix_products(batch, hidden_features, rows) for rows in (1024, len(batch.instances))}
+    contestants |= {f"floor {rows}": matrix_products(batch, hidden_features, rows) for rows in (1024, 2048, len(batch.instances))}
     medians = {name: statistics.median(times) for name, times in time_in_turns(contestants, rounds).items()}
     return {name: medians[name] for name in ways} | {"floor": min(value for name, value in medians.items() if name.startswith("floor"))}
 

@@ -52,13 +52,19 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:  # the f
     weights, header = _read(path)
     _require_same_model(path, header["description"], model)
     model.load_state_dict(weights)
+    _restore_selection(model, header["description"])
     return header["facts"]
+
+
+def _restore_selection(model: nn.Module, stored: dict[str, Any]) -> None:
+    if "critical_selection_mode" in stored:  # hard in the second phase of a run
+        model.selector.mode = model.description["critical_selection_mode"] = stored["critical_selection_mode"]
 
 
 def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Module) -> None:
     for name in stored.keys() | model.description.keys():
         here, there = model.description.get(name), stored.get(name)
-        if here != there and name != "critical_selection_mode":  # it changes between the two phases of a run
+        if here != there and name != "critical_selection_mode":
             raise InputError(f"{path}: checkpoint of another model: its {name} is {there}, this one's is {here}")
 
 # %% ../../nbs/training/checkpoints.ipynb #c189fb2a
@@ -81,5 +87,6 @@ def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
         if name.startswith("optimizer."):
             _, i, key = name.split(".", 2)
             memories.setdefault(int(i), {})[key] = tensor
+    _restore_selection(model, header["description"])
     optimizer.load_state_dict({"state": memories, "param_groups": header["groups"]})
     return header["facts"]

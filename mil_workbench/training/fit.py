@@ -83,7 +83,7 @@ def make_accelerator(settings: FitSettings) -> Accelerator:
     on_cpu = choose_device(settings.device) == "cpu"
     if settings.amp and on_cpu:
         print("amp: the CPU is slower in half precision, so this run computes in float32")
-    half = "no" if on_cpu or not settings.amp else "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+    half = "no" if on_cpu or not settings.amp else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return Accelerator(cpu=on_cpu, mixed_precision=half)
 
 # %% ../../nbs/training/fit.ipynb #4bafaf12
@@ -131,7 +131,7 @@ def train_step(model: nn.Module, loss: MILLoss, batch: BagBatch, share: float, o
     accelerator.clip_grad_norm_(model.parameters(), grad_clip)
     optimizer.step()
     logits = output.logits.detach().float()
-    log = {f"train_{'loss' if name == 'total' else name}": value.detach() * share for name, value in terms.items()}
+    log = {"train_loss" if name == "total" else f"loss_{name}": value.detach() * share for name, value in terms.items()}
     log["train_cross_entropy"] = F.cross_entropy(logits, batch.labels) * share
     log["train_accuracy"] = (logits.argmax(1) == batch.labels).float().mean() * share
     return log
@@ -220,8 +220,8 @@ class Files:
             write_attention(self.folder / "attention.h5", f"epoch_{epoch}", said)
         if best_epoch(history, first) == epoch:
             save_checkpoint(self.best, model, epoch=epoch)
-        save_state(self.last, model, optimizer, {"history": history, "critical": critical, "scaler": scaler and scaler.state_dict()})
         write_text(self.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
+        save_state(self.last, model, optimizer, {"history": history, "critical": critical, "scaler": scaler and scaler.state_dict()})
 
 
 def tell(record: dict[str, Any], epochs: int, progress: tqdm) -> None:
@@ -258,11 +258,11 @@ def fit(
     if files.last.exists():
         facts = load_state(files.last, model, optimizer)
         history, critical = facts["history"], facts["critical"]
-        if accelerator.scaler is not None:
+        if accelerator.scaler is not None and facts["scaler"] is not None:
             accelerator.scaler.load_state_dict(facts["scaler"])
         print(f"going on after epoch {len(history)} of {settings.epochs}")
     elif settings.gradient_audit == "stop":
-        batch = pack([dataset[i] for i in range(min(16, len(dataset)))]).to(accelerator.device)
+        batch = pack([dataset[i] for i in sampler.batches()[0]]).to(accelerator.device)
         require_gradient_flow(audit_gradient_flow(model, batch, loss, frozen))
     hidden = not (someone_watches() and accelerator.is_main_process)
     progress = tqdm(total=settings.epochs, initial=len(history), unit="epoch", disable=hidden)
@@ -271,9 +271,10 @@ def fit(
         dataset.epoch = sampler.epoch = epoch
         record = begin_epoch(epoch, model, optimizer, settings, history)
         record |= train_epoch(model, loss, dataset, sampler, optimizer, accelerator, settings.grad_clip)
-        if not np.isfinite(record["train_loss"]):
-            raise InputError(f"epoch {epoch}: the loss is {record['train_loss']}; lower lr, or turn amp off. The epochs before it are kept in {folder}")
         validated, critical, said = validate(model, validation, critical)
+        for name, value in (("training", record["train_loss"]), ("validation", validated["validation_cross_entropy"])):
+            if not np.isfinite(value):
+                raise InputError(f"epoch {epoch}: the {name} loss is {value}; lower lr, or turn amp off. The epochs before it are kept in {folder}")
         history.append(record | validated | {"seconds": time.perf_counter() - started})
         if accelerator.is_main_process:
             files.keep(model, optimizer, accelerator.scaler, history, critical, said, first, settings)
@@ -310,4 +311,5 @@ def fit_in_processes(n_processes: int, model, loss, train, validation, settings:
     files = Files(Path(folder))
     facts = load_state(files.last, model, make_optimizer(model, settings))
     load_weights(files.best, model)
+    model.to(choose_device(settings.device))
     return pd.DataFrame(facts["history"])
