@@ -134,10 +134,11 @@ def _map(self: InstanceStore, name: str) -> np.ndarray:
 def read(self: InstanceStore, rows: Tensor) -> Tensor:  # (M,) int64 -> (M, *shape)
     "The instances at `rows` of the sequence, in the order asked for."
     wanted, (names, _, starts) = rows.numpy(), self._layout
-    shards = np.searchsorted(starts, wanted, side="right") - 1
     read = lambda shard, rows: self._read_shard(names[shard], rows - starts[shard])
-    if shards[0] == shards[-1] and (shards == shards[0]).all():
-        return torch.from_numpy(read(shards[0], wanted))
+    first = np.searchsorted(starts, wanted.min(), side="right") - 1
+    if wanted.max() < starts[first + 1]:  # all in one shard
+        return torch.from_numpy(read(first, wanted))
+    shards = np.searchsorted(starts, wanted, side="right") - 1
     cuts = np.flatnonzero(np.diff(shards)) + 1
     runs = zip([0, *cuts], [*cuts, len(wanted)])
     return torch.from_numpy(np.concatenate([read(shards[i], wanted[i:j]) for i, j in runs]))
