@@ -70,7 +70,7 @@ class RunFolder:
         if _read_lease(lease) == own_lease():
             lease.unlink()
 
-
+# %% ../../nbs/batch/run_folder.ipynb #da670a6b
 def own_lease() -> dict[str, Any]:
     "What names this process as a writer."
     return {"host": socket.gethostname(), "process": os.getpid(), "started": psutil.Process().create_time(), "job": os.environ.get("SLURM_JOB_ID")}
@@ -97,14 +97,14 @@ def _take_away(lease: Path, stale: dict[str, Any] | None, aside: Path) -> None:
 
 
 def _is_gone(lease: Mapping[str, Any]) -> bool:
-    if lease["host"] != socket.gethostname():  # what runs there cannot be seen, but a requeued job runs once only
+    if lease["host"] != socket.gethostname():
         return lease["job"] is not None and lease["job"] == os.environ.get("SLURM_JOB_ID")
     try:
         return abs(psutil.Process(lease["process"]).create_time() - lease["started"]) > 1
     except psutil.NoSuchProcess:
         return True
 
-# %% ../../nbs/batch/run_folder.ipynb #f5f08625
+# %% ../../nbs/batch/run_folder.ipynb #80dab190
 WITHOUT_EFFECT = ("resume", "device", "study", "run_name")  # on which experiment a run is
 
 
@@ -125,7 +125,7 @@ def write_parameters(run: RunFolder, parameters: Mapping[str, Any]) -> None:
     "Write params.yaml."
     write_text(run / "params.yaml", yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True))
 
-# %% ../../nbs/batch/run_folder.ipynb #b8cfe501
+# %% ../../nbs/batch/run_folder.ipynb #10a091e8
 PACKAGES = ("mil_workbench", "torch", "accelerate", "numpy", "scipy", "pandas", "scikit-learn", "papermill", "safetensors", "h5py")
 
 
@@ -150,7 +150,7 @@ def describe_commit(folder: Path) -> dict[str, Any] | None:
         return None
     return None if commit.returncode else {"commit": commit.stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout)}
 
-# %% ../../nbs/batch/run_folder.ipynb #b094b2ab
+# %% ../../nbs/batch/run_folder.ipynb #5ab735ea
 def summarise(folder: str | Path) -> str:
     "Where a run's notebook is and what it scored, for a person at a terminal."
     run = RunFolder(resolve(folder))
