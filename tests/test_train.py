@@ -80,7 +80,7 @@ def test_killed_run_goes_on_to_the_same_numbers(run_notebook, tmp_path):
     command = papermill_command("train", tmp_path / "killed.ipynb", tmp_path, **options, run_name="killed")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 120
-    while time.time() < deadline and not (runs / "killed/history.csv").exists():
+    while time.time() < deadline and not (runs / "killed/checkpoints/last.safetensors").exists():
         time.sleep(0.02)
     family = psutil.Process(process.pid).children(recursive=True)
     for member in [*family, psutil.Process(process.pid)]:
