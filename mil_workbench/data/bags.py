@@ -80,12 +80,15 @@ class Bag:
     coords: Tensor | None = None  # (N, D), in the units of the source
     instance_labels: Tensor | None = None  # (N,), above 0 where the instance shows what the label says
     index: Tensor | None = None  # (N,) int64, the row of each instance in the whole bag
+    images: Tensor | Rows | None = None  # (N, C, H, W), what a person looks at where the instances are features of images
+    masks: Tensor | Rows | None = None  # (N, H, W), above 0 where an image shows the finding
+    entropy: Tensor | None = None  # (N,) bits, how much there is to see in each image
 
     def __post_init__(self):
         n = len(self.instances)
         if n == 0:
             raise InputError(f"case {self.id} is empty: give it at least one instance or leave it out")
-        for name in ("coords", "instance_labels", "index"):
+        for name in ("coords", "instance_labels", "index", "images", "masks", "entropy"):
             value = getattr(self, name)
             if value is not None and len(value) != n:
                 raise InputError(f"case {self.id} has {n} instances but {len(value)} {name}")
@@ -152,10 +155,16 @@ def pack(bags: Sequence[Bag]) -> BagBatch:
     )
 
 # %% ../../nbs/data/bags.ipynb #3d2c7b51
-SamplingStrategy = Literal["random", "uniform", "contiguous"]
+SamplingStrategy = Literal["random", "uniform", "contiguous", "entropy"]
 
 
-def sample_rows(size: int, bag_size: int, strategy: SamplingStrategy, generator: np.random.Generator) -> np.ndarray:
+def sample_rows(
+    size: int,
+    bag_size: int,
+    strategy: SamplingStrategy,
+    generator: np.random.Generator,
+    entropy: np.ndarray | None = None,  # (size,), for the strategy of that name
+) -> np.ndarray:
     "At most `bag_size` of the rows 0 to `size - 1`, rising."
     if size <= bag_size:
         return np.arange(size)
@@ -163,13 +172,21 @@ def sample_rows(size: int, bag_size: int, strategy: SamplingStrategy, generator:
         return np.sort(generator.choice(size, bag_size, replace=False))
     if strategy == "uniform":
         return np.linspace(0, size - 1, bag_size).round().astype(np.int64)
-    return np.arange(bag_size) + generator.integers(size - bag_size + 1)
+    if strategy == "contiguous":
+        return np.arange(bag_size) + generator.integers(size - bag_size + 1)
+    return np.sort(np.argsort(-entropy, kind="stable")[:bag_size])
 
 
 def sample_bag(bag: Bag, bag_size: int, strategy: SamplingStrategy, generator: np.random.Generator) -> Bag:
     "`bag` with at most `bag_size` instances in each group of level 0."
-    starts, sizes = bag.levels[0].offsets[:-1].tolist(), bag.levels[0].sizes.tolist()
-    kept = [start + sample_rows(size, bag_size, strategy, generator) for start, size in zip(starts, sizes)]
+    if strategy == "entropy" and bag.entropy is None:
+        raise InputError(f"sampling_strategy entropy needs images, and case {bag.id} has none; choose random, uniform or contiguous")
+    entropy = None if bag.entropy is None else bag.entropy.numpy()
+    bounds = bag.levels[0].offsets.tolist()
+    kept = [
+        start + sample_rows(stop - start, bag_size, strategy, generator, None if entropy is None else entropy[start:stop])
+        for start, stop in zip(bounds, bounds[1:])
+    ]
     rows = torch.from_numpy(np.concatenate(kept))
     pick = lambda values: None if values is None else values[rows]
     return replace(
@@ -179,6 +196,9 @@ def sample_bag(bag: Bag, bag_size: int, strategy: SamplingStrategy, generator: n
         coords=pick(bag.coords),
         instance_labels=pick(bag.instance_labels),
         index=bag.index[rows],
+        images=pick(bag.images),
+        masks=pick(bag.masks),
+        entropy=pick(bag.entropy),
     )
 
 # %% ../../nbs/data/bags.ipynb #9f7e7c9f

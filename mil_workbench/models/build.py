@@ -13,7 +13,9 @@ from typing import Any
 from torch import nn
 
 from ..files import InputError
+from .baselines import Volume3D
 from .dual_stream import DualStreamMIL
+from .encoders import Encoder
 from .pooling import AttentionMIL, PoolingMIL
 
 # %% ../../nbs/models/build.ipynb #86ae0f5c
@@ -23,6 +25,7 @@ MODELS = {
     "abmil": partial(AttentionMIL, gated=False),
     "gated_abmil": partial(AttentionMIL, gated=True),
     "dual_stream": DualStreamMIL,
+    "volume3d": Volume3D,  # takes slices, not features
 }
 
 
@@ -34,11 +37,27 @@ def model_options(name: str) -> set[str]:
     return set(inspect.signature(MODELS[name]).parameters) - fixed
 
 
-def build_model(name: str, in_features: int, n_classes: int, **options: Any) -> nn.Module:
-    "The model `name` for instances of `in_features` and `n_classes` classes; its `description` builds it again."
+def build_model(
+    name: str,
+    in_features: int | None,  # of an instance; channels of a slice for volume3d; None where an encoder gives the features
+    n_classes: int,
+    encoder: dict[str, Any] | None = None,  # of images: what `Encoder` takes, and `chunk`, the images encoded at a time
+    pretrained: bool = True,  # False leaves out reading the encoder's weights, where a checkpoint's will follow
+    **options: Any,
+) -> nn.Module:
+    "The model `name`, with an `encoder` before it if one is described; its `description` builds it again."
     unknown = sorted(set(options) - model_options(name))
     if unknown:
         raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(sorted(model_options(name)))}")
+    described = {}
+    if encoder is not None:
+        if name == "volume3d":
+            raise InputError("model volume3d takes the slices themselves; leave the encoder out")
+        chunk = encoder.get("chunk", 64)
+        network = Encoder(**{key: value for key, value in encoder.items() if key != "chunk"}, pretrained=pretrained)
+        in_features, described = network.out_features, {"encoder": network.description | {"chunk": chunk}}
     model = MODELS[name](in_features=in_features, n_classes=n_classes, **options)
-    model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **options}
+    if encoder is not None:
+        model.embedding.encoder, model.embedding.chunk = network, chunk
+    model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **options}
     return model

@@ -7,10 +7,12 @@ __all__ = ['MILOutput', 'Standardise', 'Embedding', 'multilayer', 'embed']
 
 # %% ../../nbs/models/layers.ipynb #f4813919
 from dataclasses import dataclass, field
+from typing import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..data.bags import BagBatch
 
@@ -60,22 +62,45 @@ class Standardise(nn.Module):
 
 # %% ../../nbs/models/layers.ipynb #df9d7f48
 class Embedding(nn.Module):
-    "Standardise, then Linear, ReLU and Dropout: (N, in_features) -> (N, hidden_features)."
+    "Standardise, then Linear, ReLU and Dropout: (N, in_features) -> (N, hidden_features); images pass an encoder first."
 
     def __init__(self, in_features: int, hidden_features: int, dropout: float):
         super().__init__()
+        self.encoder: nn.Module | None = None  # (n, *shape of an image) -> (n, in_features)
+        self.chunk = 8192  # rows at a time
         self.standardise = Standardise(in_features)
         self.linear = nn.Linear(in_features, hidden_features)
         self.activation = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))
 
     def forward(self, instances: Tensor) -> Tensor:
-        if torch.is_autocast_enabled(instances.device.type):  # half precision would round away what stands on a large mean
-            return self.activation(self.linear(self.standardise(instances)))
+        if self.encoder is None:
+            return self.project(instances)
+        return self.embed_rows(lambda start, stop: instances[start:stop], len(instances))
+
+    def project(self, features: Tensor) -> Tensor:  # (N, in_features) -> (N, hidden_features)
+        if torch.is_autocast_enabled(features.device.type):  # half precision would round away what stands on a large mean
+            return self.activation(self.linear(self.standardise(features)))
         # The scaler is folded into the layer, so that no standardised copy of the instances is kept for the backward pass.
         # It costs no more digits than float32 has lost where a mean is up to some 10,000 deviations.
         weight = self.linear.weight * self.standardise.scale
         bias = self.linear.bias - weight @ self.standardise.mean
-        return self.activation(F.linear(instances.to(weight.dtype), weight, bias))
+        return self.activation(F.linear(features.to(weight.dtype), weight, bias))
+
+    def embed_rows(self, read: Callable[[int, int], Tensor], n: int) -> Tensor:  # (n, hidden_features)
+        "The embedding of the `n` rows that `read(start, stop)` gives, `chunk` rows at a time."
+
+        def embed_chunk(start: int, stop: int, _: Tensor) -> Tensor:
+            rows = read(start, stop)
+            return self.project(rows if self.encoder is None else self.encoder(rows))
+
+        trains = self.encoder is not None and any(parameter.requires_grad for parameter in self.encoder.parameters())
+        keeps_nothing = trains and torch.is_grad_enabled() and n > self.chunk
+        parts = []
+        for start in range(0, n, self.chunk):
+            # checkpoint restores the random numbers of those devices on which it sees an argument: hence the tensor
+            arguments = (start, min(start + self.chunk, n), self.linear.weight)
+            parts.append(checkpoint(embed_chunk, *arguments, use_reentrant=False) if keeps_nothing else embed_chunk(*arguments))
+        return torch.cat(parts)
 
 
 def multilayer(in_features: int, out_features: int, layers: int, dropout: float = 0.0) -> nn.Sequential:
@@ -84,7 +109,6 @@ def multilayer(in_features: int, out_features: int, layers: int, dropout: float 
     return nn.Sequential(*hidden, nn.Linear(in_features, out_features))
 
 
-def embed(embedding: nn.Module, batch: BagBatch, rows: int = 8192) -> Tensor:  # (N, hidden_features)
-    "The embedding of all instances of `batch`, read `rows` at a time where they lie on disk."
-    n = int(batch.bag_offsets[-1])
-    return torch.cat([embedding(batch.read(start, min(start + rows, n))) for start in range(0, n, rows)])
+def embed(embedding: Embedding, batch: BagBatch) -> Tensor:  # (N, hidden_features)
+    "The embedding of all instances of `batch`, read chunk by chunk where they lie on disk."
+    return embedding.embed_rows(batch.read, int(batch.bag_offsets[-1]))

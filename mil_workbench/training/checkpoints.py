@@ -42,7 +42,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, **facts: Any) -> None:
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:  # the model in evaluation mode, the facts
     "Build the model that `path` describes and give it the weights in it; no code in the file is run."
     weights, header = _read(path)
-    model = build_model(**header["description"])
+    model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
     model.load_state_dict(weights)
     return model.eval(), header["facts"]
 
@@ -67,7 +67,7 @@ def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Modu
         if here != there and name != "critical_selection_mode":
             raise InputError(f"{path}: checkpoint of another model: its {name} is {there}, this one's is {here}")
 
-# %% ../../nbs/training/checkpoints.ipynb #c189fb2a
+# %% ../../nbs/training/checkpoints.ipynb #f6ed2451
 def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
     "Write `model`, `optimizer` and `facts` (JSON-like) of one moment, whole or not at all."
     state = optimizer.state_dict()

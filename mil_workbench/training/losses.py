@@ -29,11 +29,10 @@ def focal_loss(
     class_weights: Tensor | None = None,  # (C,)
     label_smoothing: float = 0.0,
 ) -> Tensor:
-    "Focal loss of bags, alpha (1 - p_t)^gamma CE; a mean weighted as torch weights its cross-entropy."
+    "Focal loss of bags, alpha (1 - p_t)^gamma CE, its mean over bags; with gamma 0 the cross-entropy."
     cross_entropy = F.cross_entropy(logits, labels, class_weights, label_smoothing=label_smoothing, reduction="none")
     true_probability = logits.softmax(1).gather(1, labels[:, None]).squeeze(1)
-    total_weight = len(labels) if class_weights is None else class_weights[labels].sum()
-    return (alpha * (1 - true_probability) ** gamma * cross_entropy).sum() / total_weight
+    return (alpha * (1 - true_probability) ** gamma * cross_entropy).mean()
 
 
 def balanced_class_weights(labels: list[int], n_classes: int) -> Tensor:  # (C,)
@@ -81,10 +80,8 @@ class MILLoss:
 
     def __call__(self, output: MILOutput, batch: BagBatch) -> dict[str, Tensor]:
         class_weights = None if self.class_weights is None else self.class_weights.to(output.logits)
-        if self.loss == "focal":
-            bag_loss = focal_loss(output.logits, batch.labels, self.focal_alpha, self.focal_gamma, class_weights, self.label_smoothing)
-        else:
-            bag_loss = F.cross_entropy(output.logits, batch.labels, class_weights, label_smoothing=self.label_smoothing)
+        alpha, gamma = (self.focal_alpha, self.focal_gamma) if self.loss == "focal" else (1.0, 0.0)
+        bag_loss = focal_loss(output.logits, batch.labels, alpha, gamma, class_weights, self.label_smoothing)
         terms, total = {self.loss: bag_loss}, bag_loss
         for name, weight, needed, term in (
             ("attention_entropy", self.entropy_weight, output.instance_attention, lambda: attention_entropy(output, batch)),
