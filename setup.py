@@ -19,5 +19,6 @@ setup(
     python_requires=f">={settings['min_python']}",
     packages=find_packages(include=["mil_workbench", "mil_workbench.*"]),
     install_requires=settings["requirements"].split(),
+    entry_points={"console_scripts": ["mil-workbench = mil_workbench.batch.cli:main"]},
     extras_require={"dev": settings["dev_requirements"].split()},
 )

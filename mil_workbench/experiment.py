@@ -7,12 +7,16 @@ __all__ = ['SEED', 'PRESETS', 'LEAST', 'SLICES_ONLY', 'ENCODER_ONLY', 'TRAINED_E
            'apply_preset', 'check', 'Run', 'default_run_name', 'start', 'start_with', 'load', 'split', 'encode',
            'plot_sets', 'build', 'build_loss', 'audit', 'train', 'Results', 'show_score', 'evaluate',
            'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'plot_attention',
-           'plot_critical', 'finish', 'run_once']
+           'plot_critical', 'finish', 'run_once', 'run_quietly', 'run_many']
 
 # %% ../nbs/experiment.ipynb #802e07d7
+import contextlib
 import inspect
+import io
 import shutil
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from multiprocessing import get_context
 from types import SimpleNamespace
 from typing import Any, Mapping
 
@@ -23,6 +27,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import nn
+from tqdm.auto import tqdm
 
 from .batch.parameters import notebook_parameters
 from .batch.run_folder import WITHOUT_EFFECT, RunFolder, describe_environment, require_same_parameters, write_parameters
@@ -30,7 +35,7 @@ from .data.bags import Bag, BagBatchSampler, BagDataset, pack
 from .data.cohorts import Cohort
 from .data.named_cohorts import load_cohort
 from .data.splits import SETS, load_folds, make_folds, write_folds
-from .data.volumes import SliceSettings
+from .data.volumes import SliceSettings, available_cores
 from .evaluation.figures import plot_critical_images, plot_scores, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import choose_threshold, classification_metrics, confusion
@@ -40,7 +45,7 @@ from .models.encode import encode_cohort, weights_hash
 from .models.encoders import Encoder
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
-from .training.fit import FitSettings, choose_device, fit_in_processes
+from .training.fit import FitSettings, choose_device, fit_in_processes, someone_watches
 from .training.gradient_flow import audit_gradient_flow
 from .training.losses import MILLoss, balanced_class_weights
 from .training.prediction import Predictions, predict, write_attention
@@ -80,7 +85,7 @@ LEAST = {  # name: (least value, whether it may be reached)
 }
 SLICES_ONLY = ("slice_axis", "slice_size")
 ENCODER_ONLY = ("encoder", "encoder_weights", "train_encoder", "encoder_chunk", "encoder_lr", "augment")
-TRAINED_ENCODER_ONLY = ("encoder_lr", "augment")
+TRAINED_ENCODER_ONLY = ("encoder_chunk", "encoder_lr", "augment")
 SELECTOR_ONLY = (
     "critical_selection_mode", "selector_scores", "top_k", "temperature_start", "temperature_end", "temperature_schedule",
     "two_phase_epoch", "confidence_weight", "confidence_form", "max_instance_weight",
@@ -217,7 +222,7 @@ def encode(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> tuple[Coh
     run.frozen_encoder = encoder.description | {"weights_hash": weights_hash(encoder)}
     images = cohort.bags[0].instances.source.folder
     folder = images.with_name(f"{images.name}-{encoder.description['name']}-{run.frozen_encoder['weights_hash'][:8]}")
-    encoded = encode_cohort(cohort, encoder, folder, choose_device(p.device), p.encoder_chunk)
+    encoded = encode_cohort(cohort, encoder, folder, choose_device(p.device))
     print(f"{len(cohort.bags)} cases: images {tuple(cohort.bags[0].instances.shape[1:])} as {encoded.in_features} features of {encoder.description['name']}, frozen")
     return encoded, {name: encoded.pick(bag.id for bag in bags) for name, bags in sets.items()}
 
@@ -430,3 +435,36 @@ def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolde
     train(run, model, loss, sets)
     finish(run, evaluate(run, cohort, model, sets))
     return run.folder
+
+# %% ../nbs/experiment.ipynb #7b74ece8
+def run_quietly(values: Mapping[str, Any], defaults: Mapping[str, Any], threads: int) -> str:
+    "`run_once` with `threads` threads and without a word; the run's folder."
+    torch.set_num_threads(threads)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return str(run_once(values, defaults).path)
+
+
+def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_workers: int | None = None) -> list[RunFolder]:
+    "The finished runs of `rows`, each the parameters that are given; what has succeeded before is not run again."
+    all_values = [apply_preset({**defaults, **row}, set(row)) for row in rows]
+    for values in all_values:
+        check(values, defaults)
+    folders = [RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values))) for values in all_values]
+    waiting = [values for values, folder in zip(all_values, folders) if not folder.succeeded]
+    n_workers = min(n_workers or available_cores(), len(waiting))
+    bar = tqdm(total=len(waiting), unit="run", disable=not (waiting and someone_watches()))
+    if n_workers <= 1:
+        for values in waiting:
+            run_quietly(values, defaults, torch.get_num_threads())
+            bar.update()
+    else:
+        with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+            futures = [pool.submit(run_quietly, values, defaults, max(1, available_cores() // n_workers)) for values in waiting]
+            for future in as_completed(futures):
+                bar.update()
+        for future in futures:
+            future.result()  # an error of one run is raised when the others are done
+    bar.close()
+    for values, folder in zip(all_values, folders):
+        require_same_parameters(folder, values)
+    return folders

@@ -126,7 +126,7 @@ def write_parameters(run: RunFolder, parameters: Mapping[str, Any]) -> None:
     write_text(run / "params.yaml", yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True))
 
 # %% ../../nbs/batch/run_folder.ipynb #10a091e8
-PACKAGES = ("mil_workbench", "torch", "accelerate", "numpy", "scipy", "pandas", "scikit-learn", "papermill", "safetensors", "h5py")
+PACKAGES = ("mil_workbench", "torch", "torchvision", "accelerate", "numpy", "scipy", "pandas", "scikit-learn", "papermill", "safetensors", "h5py", "nibabel", "nilearn")
 
 
 def describe_environment() -> dict[str, Any]:

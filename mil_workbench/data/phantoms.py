@@ -103,10 +103,10 @@ def draw_tumour(rng: np.random.Generator, grade: str, brain: torch.Tensor) -> to
 
 # %% ../../nbs/data/phantoms.ipynb #c3d8d297
 TISSUES = {  # grey matter, white matter, fluid
-    "t1": (0.65, 0.95, 0.25), "t1ce": (0.65, 0.95, 0.25), "t2": (0.60, 0.45, 1.00), "flair": (0.65, 0.50, 0.20),
+    "t1": (0.65, 0.95, 0.25), "t1ce": (0.65, 0.95, 0.25), "flair": (0.65, 0.50, 0.20), "t2": (0.60, 0.45, 1.00),
 }
 CHANGES = {  # core of HGG, core of LGG, oedema, enhancing
-    "t1": (-0.35, -0.25, -0.12, -0.10), "t1ce": (-0.35, -0.25, -0.12, 0.60), "t2": (0.40, 0.40, 0.30, 0.20), "flair": (0.15, 0.35, 0.35, 0.20),
+    "t1": (-0.35, -0.25, -0.12, -0.10), "t1ce": (-0.35, -0.25, -0.12, 0.60), "flair": (0.15, 0.35, 0.35, 0.20), "t2": (0.40, 0.40, 0.30, 0.20),
 }
 VERSION = 1  # goes up when other patients are drawn from the same seed
 DIFFICULTY = 1.5  # chosen by the yardsticks below, before any model of ours was scored

@@ -195,7 +195,7 @@ def slices_of(volume: Volume, settings: SliceSettings = SliceSettings()) -> dict
     return arrays
 
 # %% ../../nbs/data/volumes.ipynb #b806494c
-MODALITIES = {"t1": "t1n?", "t1ce": "t1(ce|c|gd)", "t2": "t2w?", "flair": "flair|t2f"}
+MODALITIES = {"t1": "t1n?", "t1ce": "t1(ce|c|gd)", "flair": "flair|t2f", "t2": "t2w?"}
 SEGMENTATION = "segm?|autoseg_simple"
 
 
