@@ -2,12 +2,12 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
-RUN = papermill_runs/first/fold0
+RUNS = papermill_runs/first
 
 .PHONY: help setup train test lab export clean readme
 
 help:
-	@echo "make train   set up, then train fold 0 on real histology; ends with an executed notebook"
+	@echo "make train   set up, then train fold 0 on real histology and on MRI phantoms; ends with executed notebooks"
 	@echo "make test    set up, then run the tests (SLOW=1 adds the slow ones)"
 	@echo "make lab     set up, then open JupyterLab"
 	@echo "make export  write mil_workbench/ from nbs/, clean the notebooks, make README.md"
@@ -28,9 +28,10 @@ $(VENV)/.installed: settings.ini setup.py
 	@touch $@
 
 train: setup
-	@mkdir -p $(RUN)
-	$(BIN)/papermill nbs/runs/train.ipynb $(RUN)/train.ipynb -p fold 0 -p study first -p run_name fold0
-	@$(BIN)/python -c "from mil_workbench.batch.run_folder import summarise; print(summarise('$(RUN)'))"
+	@mkdir -p $(RUNS)/fold0 $(RUNS)/mri-fold0
+	$(BIN)/papermill nbs/runs/train.ipynb $(RUNS)/fold0/train.ipynb -p fold 0 -p study first -p run_name fold0
+	$(BIN)/papermill nbs/runs/train.ipynb $(RUNS)/mri-fold0/train.ipynb -p cohort mri-phantom -p fold 0 -p study first -p run_name mri-fold0
+	@$(BIN)/python -c "from mil_workbench.batch.run_folder import summarise; print(summarise('$(RUNS)/fold0'), summarise('$(RUNS)/mri-fold0'), sep='\n')"
 
 test: setup
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")

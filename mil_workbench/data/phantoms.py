@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .cohorts import Cohort
 from .stores import InstanceStore
-from .volumes import SliceSettings, Volume, cohort_of_slices, one_thread, prepare, read_volume
+from .volumes import SliceSettings, Volume, cohort_of_slices, prepare, read_volume
 from ..files import InputError, whole_file
 
 # %% ../../nbs/data/phantoms.ipynb #f54faf7c
