@@ -36,6 +36,18 @@ def test_benchmarks(run_notebook, project):
     assert before == {path: path.stat().st_mtime_ns for path in finished}, "finished runs are not run again"
 
 
+def test_stability_study(run_notebook, project):
+    options = {"cohorts": "digits", "main_seeds": 1, "main_folds": 2, "other_folds": 1, "n_folds": 2, "epochs": 2}
+    done = run_notebook("stability_study", **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = printed(project / "out.ipynb")
+    assert "seed_fix" in text and "pooled test AUROC" in text and "w_max" in text
+    finished = list(project.glob("papermill_runs/stability/*/metrics.json"))
+    assert len(finished) == 3 * 2 + 24
+    start_row = next(line for line in text.splitlines() if line.startswith("seed_start "))
+    assert start_row.rstrip().endswith("no"), "a hard selection sends its scorer no gradient"
+
+
 def test_misspelt_parameter_is_refused(run_notebook, project):
     done = run_notebook("benchmarks", seed=1)
     assert done.returncode != 0

@@ -208,7 +208,10 @@ def file_of(files: list[Path], pattern: str) -> Path | None:
 def read_grades(folder: Path, case_ids: set[str]) -> dict[str, str]:  # case -> label
     "The labels in the CSV file beside the cases: its column `label` or `Grade`, and the column that holds the cases' names."
     for path in sorted(folder.glob("*.csv")):
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        try:
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: cannot be read as CSV ({error})") from None
         label = next((column for column in table if column.lower() in ("label", "grade")), None)
         names = max(table, key=lambda column: table[column].isin(case_ids).sum(), default=None)
         if label and table[names].isin(case_ids).any():

@@ -33,6 +33,8 @@ class CriticalInstanceSelector(nn.Module):
     ):
         super().__init__()
         self.scorer = nn.Linear(hidden_features, n_scores)
+        if mode in ("soft", "straight_through"):
+            nn.init.zeros_(self.scorer.weight)  # undecided
         self.mode, self.squash, self.top_k = mode, scores == "sigmoid", top_k
         self.register_buffer("temperature", torch.ones(()))
 

@@ -97,7 +97,7 @@ def attention_pool(
     blocks = cut_into_blocks(sizes, block_rows)
     is_cut = max(sizes) > block_rows
 
-    def pool_block(start: int, sizes: list[int]) -> tuple[Tensor, ...]:
+    def pool_block(start: int, sizes: list[int], _: Tensor) -> tuple[Tensor, ...]:
         embedded = embedding(batch.read(start, start + sum(sizes)))
         by_piece = spread(attention(embedded), sizes)
         pooled, weights = pool_pieces(by_piece, embedded)
@@ -106,10 +106,10 @@ def attention_pool(
     start, parts = 0, []
     for block in blocks:
         sizes = [size for _, size in block]
-        if checkpointing and torch.is_grad_enabled():
-            parts.append(checkpoint(pool_block, start, sizes, use_reentrant=False))
-        else:
-            parts.append(pool_block(start, sizes))
+        # checkpoint restores the random numbers of those devices on which it sees an argument: hence the tensor
+        arguments = (start, sizes, batch.labels)
+        keeps_nothing = checkpointing and torch.is_grad_enabled()
+        parts.append(checkpoint(pool_block, *arguments, use_reentrant=False) if keeps_nothing else pool_block(*arguments))
         start += sum(sizes)
     pooled, weights, *log_sum_exp = (torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts))
     if is_cut:  # the pieces of a bag are pooled in turn

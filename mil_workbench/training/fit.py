@@ -59,7 +59,7 @@ class FitSettings:
     grad_clip: float = 0.5  # largest norm of the gradient
     amp: bool = False  # mixed precision; the CPU computes in float32 all the same
     patience: int | None = None  # epochs without a better validation loss, once annealing has ended
-    temperature_start: float = 1.0
+    temperature_start: float = 10.0
     temperature_end: float = 0.1
     temperature_schedule: TemperatureSchedule = "geometric"
     two_phase_epoch: int | None = None  # from this epoch on the selection is hard
