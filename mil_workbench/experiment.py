@@ -17,6 +17,7 @@ import shutil
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Mapping
 
@@ -39,7 +40,7 @@ from .data.volumes import SliceSettings, available_cores
 from .evaluation.figures import plot_critical_images, plot_scores, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import choose_threshold, classification_metrics, confusion
-from .files import InputError, hash_value, resolve, write_json, write_text
+from .files import InputError, hash_value, read_json, resolve, write_json, write_text
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, weights_hash
 from .models.encoders import Encoder
@@ -115,6 +116,10 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     unused += [name for name in ENCODER_ONLY if name in set_names and values["model"] == "volume3d"]
     if unused:
         raise InputError(f"{unused[0]} {values[unused[0]]} has no effect on model {values['model']}: leave it out, or choose another model")
+    if values["encoder_weights"] == "none" and not values["train_encoder"]:
+        raise InputError("encoder_weights none would leave a frozen encoder random: add train_encoder True, or give imagenet or a file")
+    if values["sampling_strategy"] != defaults["sampling_strategy"] and values["bag_size"] is None:
+        raise InputError(f"sampling_strategy {values['sampling_strategy']} has no effect while all instances are taken: give bag_size too")
     for name in TRAINED_ENCODER_ONLY:
         if name in set_names and not values["train_encoder"]:
             raise InputError(f"{name} has no effect while the encoder is frozen: add train_encoder True, or leave it out")
@@ -139,7 +144,7 @@ class Run:
 def default_run_name(values: Mapping[str, Any]) -> str:
     "A name that differs whenever the result may differ."
     effective = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
-    cohort = values["cohort"].removesuffix(".csv").split("/")[-1]
+    cohort = Path(values["cohort"]).name.removesuffix(".csv")
     return f"{cohort}-{values['model']}-fold{values['fold']}-seed{values['seed']}-{hash_value(effective)[:8]}"
 
 
@@ -261,8 +266,10 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     model = build_model(p.model, cohort.in_features, len(cohort.classes), **options)
     if not cohort.has_images:
         model.embedding.standardise.fit(bag.instances if isinstance(bag.instances, torch.Tensor) else bag.instances.read() for bag in sets["train"])
-    facts = {"description": model.description, "classes": list(cohort.classes), "frozen_encoder": run.frozen_encoder}
-    write_json(run.folder / "model.json", facts)
+    path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "frozen_encoder": run.frozen_encoder}
+    if p.resume and path.exists() and read_json(path)["frozen_encoder"] != run.frozen_encoder:
+        raise InputError(f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew")
+    write_json(path, facts)
     return model
 
 
@@ -359,7 +366,7 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
     auroc = instance_auroc(known)
     if auroc is None:
         return {}
-    seen = [bag.instance_labels.numpy() for bag in train if bag.label > 0 and bag.coords is not None and bag.instance_labels is not None]
+    seen = [bag.instance_labels.numpy() for bag in train if bag.label > 0 and bag.instance_labels is not None and bag.coords is not None and bag.coords.shape[1] == 1]
     if not seen:
         return {"auroc": auroc}
     frequency = finding_by_position(seen)

@@ -33,10 +33,9 @@ class InstanceStore:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._maps: dict[tuple[str, str], np.ndarray] = {}  # by shard and array
-        index = self.folder / "index.json"
-        if index.exists():
-            self.records = read_json(index)
-        else:
+        try:
+            self.records = read_json(self.folder / "index.json")
+        except InputError:  # not there, or taken away by one who is writing: the records say the same
             records = (read_json(path) for path in self.folder.glob("*.instances.json"))
             self.records = {record["name"]: record for record in records}
 
@@ -183,7 +182,8 @@ class StoreArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.store._map(next(iter(self.store.records)), self.name).shape[1:]
+        name = next(name for name, record in self.store.records.items() if self.name in record["hashes"])
+        return self.store._map(name, self.name).shape[1:]
 
     def read(self, rows: Tensor) -> Tensor:  # (M,) int64 -> (M, *shape)
         return self.store.read(rows, self.name)

@@ -65,7 +65,7 @@ def plot_critical_images(cases: Sequence[dict], channels: Sequence[str]) -> Figu
     n_channels = len(cases[0]["image"])
     figure, axes = plt.subplots(len(cases), n_channels, figsize=(2.2 * n_channels, 2.45 * len(cases)), layout="constrained", squeeze=False)
     for row, case in zip(axes, cases):
-        for axis, channel, name in zip(row, case["image"], channels or [""] * n_channels):
+        for axis, channel, name in zip(row, case["image"], channels or [""] * n_channels, strict=True):
             axis.imshow(channel, cmap="gray")
             if case.get("mask") is not None and (case["mask"] > 0).any():
                 axis.contour(case["mask"] > 0, levels=[0.5], colors="tab:orange", linewidths=0.8)

@@ -52,7 +52,7 @@ def encode_cohort(
         starts = range(0, len(bag), chunk)
         features = [encoder(bag.instances[start : start + chunk].read().to(device)).float().cpu() for start in starts]
         store.write(bag.id, keys[bag.id], torch.cat(features).numpy())
-    if stale:
+    if stale or not (store.folder / "index.json").exists():
         store.finish()
     bags = [replace(bag, instances=Rows(store, store.rows(bag.id)), images=bag.instances) for bag in cohort.bags]
     return replace(cohort, bags=tuple(bags))
