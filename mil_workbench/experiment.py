@@ -183,7 +183,7 @@ def load(run: Run) -> Cohort:
     if not cohort.has_images:
         useless = [name for name in (*SLICES_ONLY, *ENCODER_ONLY) if name in run.changed]
         if useless:
-            raise InputError(f"{useless[0]} has no effect on cohort {cohort.name}, whose instances are features already: leave it out")
+            raise InputError(f"{useless[0]} {getattr(p, useless[0])} has no effect on cohort {cohort.name}, whose instances are features already: leave it out")
         if p.model == "volume3d":
             raise InputError(f"model volume3d needs volumes, and the instances of cohort {cohort.name} are features")
     if len(cohort.classes) == 2:
