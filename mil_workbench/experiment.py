@@ -217,7 +217,7 @@ def split(run: Run, cohort: Cohort) -> dict[str, list[Bag]]:  # train, validatio
     write_json(run.folder / "environment.json", describe_environment() | facts | {"device": device, "gpu": gpu, "threads": torch.get_num_threads()})
     return sets
 
-
+# %% ../nbs/experiment.ipynb #fd0de380
 def encode(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> tuple[Cohort, dict[str, list[Bag]]]:
     "Cohort and sets with the features of the frozen encoder in the place of images; as they are, where the model looks at images itself."
     p = run.parameters
@@ -252,7 +252,7 @@ def plot_sets(sets: Mapping[str, list[Bag]], classes: tuple[str, ...]) -> Figure
     plt.close(figure)
     return figure
 
-# %% ../nbs/experiment.ipynb #fd0de380
+# %% ../nbs/experiment.ipynb #36cce9bf
 def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     "The run's model; features are standardised by the training instances. model.json is written."
     p = run.parameters
@@ -288,7 +288,7 @@ def audit(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag
     first = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed).batches()[0]
     return audit_gradient_flow(model, pack([dataset[i] for i in first]), loss)
 
-# %% ../nbs/experiment.ipynb #36cce9bf
+# %% ../nbs/experiment.ipynb #04666da2
 def train(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag]]) -> pd.DataFrame:  # the history
     "Train, or go on where the run stopped; `model` ends with the weights of its best epoch."
     p = run.parameters
@@ -328,7 +328,7 @@ def show_score(value: float | None, low: float | None, high: float | None) -> st
         return "not defined"
     return f"{value:.3f}" + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
-# %% ../nbs/experiment.ipynb #04666da2
+# %% ../nbs/experiment.ipynb #3d869c93
 def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list[Bag]]) -> Results:
     "Predict and score validation and test cases; predictions.csv and attention.h5 are written."
     predictions = {name: predict(model, sets[name]) for name in ("validation", "test") if sets[name]}
@@ -372,7 +372,7 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
     frequency = finding_by_position(seen)
     return {"auroc": auroc, "position_auroc": instance_auroc((position_weights(frequency, len(labels)), labels) for _, labels in known)}
 
-# %% ../nbs/experiment.ipynb #3d869c93
+# %% ../nbs/experiment.ipynb #da12fe8c
 def kept_epoch(folder: RunFolder) -> int:
     "The epoch whose weights a run kept."
     return load_checkpoint(folder / "checkpoints" / "best.safetensors")[1]["epoch"]
@@ -427,7 +427,7 @@ def finish(run: Run, results: Results) -> None:
     write_json(run.folder / "metrics.json", results.metrics)
     run.folder.release()
 
-# %% ../nbs/experiment.ipynb #da12fe8c
+# %% ../nbs/experiment.ipynb #7b74ece8
 def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
     folder = RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values)))
@@ -443,7 +443,7 @@ def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolde
     finish(run, evaluate(run, cohort, model, sets))
     return run.folder
 
-# %% ../nbs/experiment.ipynb #7b74ece8
+# %% ../nbs/experiment.ipynb #c34def34
 def run_quietly(values: Mapping[str, Any], defaults: Mapping[str, Any], threads: int) -> str:
     "`run_once` with `threads` threads and without a word; the run's folder."
     torch.set_num_threads(threads)

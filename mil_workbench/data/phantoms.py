@@ -46,7 +46,7 @@ def template() -> tuple[torch.Tensor, np.ndarray]:  # (3, X, Y, Z) from 0 to 1, 
 
 
 def smooth_field(rng: np.random.Generator, coarse: int, channels: int = 1) -> torch.Tensor:  # (channels, *SHAPE)
-    "Random values of mean 0 and deviation 1 on a grid of `coarse` points a side, smoothly interpolated."
+    "Random values of mean 0 and deviation 1 on a grid of `coarse` points a side, interpolated between them (and less varied there)."
     values = torch.from_numpy(rng.standard_normal((1, channels, coarse, coarse, coarse), dtype=np.float32))
     return F.interpolate(values, SHAPE, mode="trilinear", align_corners=True)[0]
 
@@ -91,7 +91,7 @@ def draw_tumour(rng: np.random.Generator, grade: str, brain: torch.Tensor) -> to
     labels = torch.zeros(SHAPE, dtype=torch.uint8)
     wide = rng.uniform(1.25, 1.7) if grade == "HGG" else rng.uniform(1.05, 1.25)
     if grade == "LGG":
-        distance = distance / (0.5 * (1.25 + 1.7) / (0.5 * (1.05 + 1.25)))  # as large altogether
+        distance = distance / ((1.25 + 1.7) / (1.05 + 1.25))  # as large altogether, on average
     labels[(distance < wide) & brain] = 2
     labels[(distance < 1) & brain] = 1
     if grade == "HGG":

@@ -158,7 +158,7 @@ def _read_shard(self: InstanceStore, name: str, array: str, rows: np.ndarray) ->
         return np.array(self._map(name, array)[start:stop])
     return self._map(name, array)[rows]
 
-
+# %% ../../nbs/data/stores.ipynb #fd46093d
 @patch
 def verify(self: InstanceStore) -> int:
     "Compare every file with the hash taken when it was written; how many files that were."
@@ -169,7 +169,7 @@ def verify(self: InstanceStore) -> int:
                 raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
     return sum(len(record["hashes"]) for record in self.records.values())
 
-# %% ../../nbs/data/stores.ipynb #fd46093d
+# %% ../../nbs/data/stores.ipynb #b6773da3
 @dataclass(frozen=True)
 class StoreArray:
     "The array called `name` of all shards of a store, as a source of its own, by the same rows."

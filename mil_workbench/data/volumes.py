@@ -228,7 +228,7 @@ def read_grades(folder: Path, case_ids: set[str]) -> dict[str, str]:  # case -> 
         print(f"{path} is not used: it has no column label or Grade beside a column with the names of these cases")
     return {}
 
-
+# %% ../../nbs/data/volumes.ipynb #1a53097c
 def brats_cases(folder: str | Path) -> tuple[list[VolumeCase], dict[str, str]]:  # cases, and why others are left out
     "The cases of a BraTS-like folder."
     folder = Path(folder)
@@ -263,7 +263,7 @@ def brats_cases(folder: str | Path) -> tuple[list[VolumeCase], dict[str, str]]: 
             cases.append(VolumeCase(name, patient, grades[name], modalities, segmentation))
     return cases, left_out
 
-# %% ../../nbs/data/volumes.ipynb #1a53097c
+# %% ../../nbs/data/volumes.ipynb #872a6c39
 def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str]]:  # cases, and why others are left out
     "The cases of a manifest with one column per modality."
     path = Path(path)
@@ -290,7 +290,7 @@ def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str]]:
         cases.append(VolumeCase(row["case_id"], row["patient_id"], row["label"], places, segmentation))
     return cases, left_out
 
-# %% ../../nbs/data/volumes.ipynb #872a6c39
+# %% ../../nbs/data/volumes.ipynb #dcc64321
 def available_cores() -> int:
     "How many cores this process may use: on a cluster those allotted to it."
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -308,7 +308,7 @@ def prepare_one(read: Callable[[Any], Volume], case: Any, settings: SliceSetting
     except InputError as error:
         return str(error)
 
-
+# %% ../../nbs/data/volumes.ipynb #3c32e8aa
 def prepare(
     store: InstanceStore,
     cases: list[Any],  # each with an `id`
@@ -358,7 +358,7 @@ def prepare(
         store.finish()
     return {case: failure["reason"] for case, failure in failures.items()} | misfits
 
-# %% ../../nbs/data/volumes.ipynb #5fcc4d78
+# %% ../../nbs/data/volumes.ipynb #314cb81d
 def cohort_of_slices(
     name: str,
     classes: tuple[str, ...],
@@ -394,7 +394,7 @@ def cohort_of_slices(
         note = f"{note} {len(left_out)} of {len(left_out) + len(cases)} cases are left out: {', '.join(left_out)}.".strip()
     return Cohort(name, classes, tuple(bags), note, channels)
 
-
+# %% ../../nbs/data/volumes.ipynb #7637cd91
 def cohort_from_volumes(
     path: str | Path,  # of a BraTS-like folder or of a manifest
     store_folder: str | Path,
