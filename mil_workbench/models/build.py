@@ -16,6 +16,7 @@ from ..files import InputError
 from .baselines import Volume3D
 from .dual_stream import DualStreamMIL
 from .encoders import Encoder
+from .hierarchical import HierarchicalAttentionMIL
 from .pooling import AttentionMIL, PoolingMIL
 
 # %% ../../nbs/models/build.ipynb #86ae0f5c
@@ -25,6 +26,7 @@ MODELS = {
     "abmil": partial(AttentionMIL, gated=False),
     "gated_abmil": partial(AttentionMIL, gated=True),
     "dual_stream": DualStreamMIL,
+    "hierarchical_attention": HierarchicalAttentionMIL,
     "volume3d": Volume3D,  # takes slices, not features
 }
 

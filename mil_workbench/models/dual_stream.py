@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..data.bags import BagBatch
-from .layers import Embedding, MILOutput, embed, multilayer
+from .layers import Embedding, MILOutput, embed, flat_attention, multilayer
 from .segments import segment_argmax, segment_softmax, segment_sum, segment_top_k
 
 # %% ../../nbs/models/dual_stream.ipynb #42b9a503
@@ -98,7 +98,7 @@ class DualStreamMIL(nn.Module):
         attention = weights.mean(1)  # over the classes' critical instances
         return MILOutput(
             logits=self.classifier(torch.cat([critical, bag], -1).flatten(1)),
-            attention={batch.levels[-1].name: attention},
+            attention=flat_attention(batch, attention),
             instance_attention=attention,
             scores=scores,
             selection=selection,

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..data.bags import BagBatch
-from .layers import Embedding, MILOutput, embed, multilayer
-from .segments import segment_max, segment_mean
+from ..data.bags import BagBatch, offsets_of
+from .layers import Embedding, MILOutput, embed, flat_attention, multilayer
+from .segments import segment_max, segment_mean, segment_softmax, segment_sum
 
 # %% ../../nbs/models/pooling.ipynb #4096acb0
 def fast_tanh(values: Tensor) -> Tensor:
@@ -30,12 +30,13 @@ def gated_tanh(values: Tensor, gates: Tensor) -> Tensor:
 class AttentionScores(nn.Module):
     "A score per embedded instance (Ilse et al. 2018, equations 8 and 9): (N, hidden_features) -> (N,)."
 
-    def __init__(self, hidden_features: int, attention_features: int = 128, gated: bool = False, layers: int = 1):
+    def __init__(self, hidden_features: int, attention_features: int = 128, gated: bool = False, layers: int = 1, dropout: float = 0.0):
         super().__init__()
         self.gated = gated
         self.project = nn.Linear(hidden_features, attention_features * (2 if gated else 1))
         deeper = [m for _ in range(layers - 1) for m in (nn.Linear(attention_features, attention_features), nn.Tanh())]
         self.score = nn.Sequential(*deeper, nn.Linear(attention_features, 1))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, embedded: Tensor) -> Tensor:
         projected = self.project(embedded)
@@ -44,7 +45,7 @@ class AttentionScores(nn.Module):
             projected = gated_tanh(value, gate)
         else:
             projected = fast_tanh(projected)
-        return self.score(projected).squeeze(1)
+        return self.score(self.dropout(projected)).squeeze(1)
 
 # %% ../../nbs/models/pooling.ipynb #5bc6af7a
 CPU_BLOCK_ROWS, GPU_BLOCK_ROWS = 2048, 65536  # the first fits a core's cache
@@ -84,21 +85,22 @@ def pool_pieces(by_piece: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
 # %% ../../nbs/models/pooling.ipynb #74b2ebea
 def attention_pool(
     batch: BagBatch,
-    embedding: nn.Module,  # (n, *shape) -> (n, H)
+    embedding: Embedding,  # (n, *shape) -> (n, H)
     attention: nn.Module,  # (n, H) -> (n,)
+    offsets: Tensor | None = None,  # (G+1,) where each group starts that is pooled into one; None: the bags
     checkpointing: bool = False,  # keep no activations; compute them again in the backward pass
     block_rows: int | None = None,  # rows embedded at a time; None suits the device
-) -> tuple[Tensor, Tensor]:  # (B, H) pooled embeddings, (N,) attention weights, summing to 1 in each bag
-    "Embed, score and pool the instances of each bag, block by block."
+) -> tuple[Tensor, Tensor]:  # (G, H) pooled embeddings, (N,) attention weights, summing to 1 in each group
+    "Embed, score and pool the instances of each bag, or of each smaller group, block by block."
     device = batch.labels.device
     block_rows = block_rows or (CPU_BLOCK_ROWS if device.type == "cpu" else GPU_BLOCK_ROWS)
 
-    sizes = batch.bag_offsets.diff().tolist()
+    sizes = (batch.bag_offsets if offsets is None else offsets).diff().tolist()
     blocks = cut_into_blocks(sizes, block_rows)
     is_cut = max(sizes) > block_rows
 
     def pool_block(start: int, sizes: list[int], _: Tensor) -> tuple[Tensor, ...]:
-        embedded = embedding(batch.read(start, start + sum(sizes)))
+        embedded = embedding.embed_rows(lambda first, last: batch.read(start + first, start + last), sum(sizes))
         by_piece = spread(attention(embedded), sizes)
         pooled, weights = pool_pieces(by_piece, embedded)
         return (pooled, weights, by_piece.logsumexp(1)) if is_cut else (pooled, weights)
@@ -112,9 +114,11 @@ def attention_pool(
         parts.append(checkpoint(pool_block, *arguments, use_reentrant=False) if keeps_nothing else pool_block(*arguments))
         start += sum(sizes)
     pooled, weights, *log_sum_exp = (torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts))
-    if is_cut:  # the pieces of a bag are pooled in turn
+    if is_cut:  # the pieces of a group are pooled in turn
         owners, sizes = torch.tensor([piece for block in blocks for piece in block]).unbind(1)
-        pooled, shares = pool_pieces(spread(*log_sum_exp, torch.bincount(owners).tolist()), pooled)
+        pieces = offsets_of(torch.bincount(owners))
+        shares = segment_softmax(*log_sum_exp, pieces)
+        pooled = segment_sum(shares[:, None] * pooled, pieces)
         weights = weights * shares.repeat_interleave(sizes.to(device, non_blocking=True), output_size=start)
     return pooled, weights
 
@@ -141,8 +145,8 @@ class AttentionMIL(nn.Module):
         self.checkpointing = checkpointing
 
     def forward(self, batch: BagBatch) -> MILOutput:
-        pooled, weights = attention_pool(batch, self.embedding, self.attention, self.checkpointing)
-        return MILOutput(self.classifier(pooled), {batch.levels[-1].name: weights}, weights)
+        pooled, weights = attention_pool(batch, self.embedding, self.attention, checkpointing=self.checkpointing)
+        return MILOutput(self.classifier(pooled), flat_attention(batch, weights), weights)
 
 # %% ../../nbs/models/pooling.ipynb #fa1050fe
 class PoolingMIL(nn.Module):
