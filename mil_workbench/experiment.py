@@ -35,8 +35,9 @@ from .batch.run_folder import WITHOUT_EFFECT, RunFolder, describe_environment, r
 from .data.bags import Bag, BagBatchSampler, BagDataset, pack
 from .data.cohorts import Cohort
 from .data.named_cohorts import load_cohort
+from .data.prepare import available_cores
 from .data.splits import SETS, load_folds, make_folds, write_folds
-from .data.volumes import SliceSettings, available_cores
+from .data.volumes import SliceSettings
 from .evaluation.figures import plot_critical_images, plot_scores, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import choose_threshold, classification_metrics, confusion

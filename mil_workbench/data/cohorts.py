@@ -102,6 +102,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if manifest.label.nunique() < 2:
         raise InputError(f"{path}: its cases have labels of one class only ({', '.join(manifest.label.unique())}); there is nothing to tell apart")
     for column in ("patient_id", "label"):
+        if column not in columns:
+            continue
         values = manifest.groupby("case_id")[column].unique()
         for case_id, several in values[values.map(len) > 1].items():
             raise InputError(f"{path}: duplicate case {case_id}: its rows give {column} as {' and as '.join(several)}")

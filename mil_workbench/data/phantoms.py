@@ -10,7 +10,7 @@ __all__ = ['SHAPE', 'SPACING', 'TISSUES', 'CHANGES', 'PHANTOM_VERSION', 'DIFFICU
 # %% ../../nbs/data/phantoms.ipynb #d218934e
 import gzip
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 
@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from .cohorts import Cohort
+from .prepare import prepare
 from .stores import InstanceStore
-from .volumes import VERSION, SliceSettings, Volume, cohort_of_slices, prepare, read_volume
+from .volumes import VERSION, SliceSettings, Volume, cohort_of_slices, read_volume, slices_from
 from ..files import InputError, whole_file
 
 # %% ../../nbs/data/phantoms.ipynb #f54faf7c
@@ -187,7 +188,7 @@ def mri_phantom(
     patients = phantom_patients(n, seed, difficulty)
     keys = {p.id: {"path": p.id, "patient": asdict(p), "version": [PHANTOM_VERSION, VERSION], "settings": asdict(settings)} for p in patients}
     store = InstanceStore(store_folder)
-    left_out = prepare(store, patients, keys, draw_patient, settings, n_workers)
+    left_out = prepare(store, patients, keys, partial(slices_from, read=draw_patient, settings=settings), n_workers)
     note = "Phantoms: tumours drawn on the MNI152 template. A score on them says that a method works, not that it works on patients."
     return cohort_of_slices("mri-phantom", ("LGG", "HGG"), patients, store, left_out, tuple(TISSUES), note)
 

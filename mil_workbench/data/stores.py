@@ -36,8 +36,16 @@ class InstanceStore:
         try:
             self.records = read_json(self.folder / "index.json")
         except InputError:  # not there, or taken away by one who is writing: the records say the same
-            records = (read_json(path) for path in self.folder.glob("*.instances.json"))
-            self.records = {record["name"]: record for record in records}
+            self.records = self._read_records()
+        if {self._record_path(name).name for name in self.records} != {path.name for path in self.folder.glob("*.instances.json")}:
+            self.records = self._read_records()  # the index is older than some record
+
+    def _record_path(self, name: str) -> Path:
+        return self.path(name).with_suffix(".json")
+
+    def _read_records(self) -> dict[str, dict]:
+        records = (read_json(path) for path in self.folder.glob("*.instances.json"))
+        return {record["name"]: record for record in records}
 
     def __getstate__(self) -> dict:  # for another process: maps are opened there
         return {**self.__dict__, "_maps": {}}
@@ -81,8 +89,17 @@ def write(self: InstanceStore, name: str, key: dict[str, Any], instances: np.nda
             np.save(file, np.ascontiguousarray(values), allow_pickle=False)
         hashes[array] = hash_file(self.path(name, array))
     record = {"name": name, "key": key, "rows": len(instances), "shape": list(instances.shape[1:]), "hashes": hashes}
-    write_json(self.path(name).with_suffix(".json"), record)
+    write_json(self._record_path(name), record)
     self.records[name] = record
+
+
+@patch
+def look_for(self: InstanceStore, name: str, key: dict[str, Any]) -> bool:
+    "Whether the shard `name` made from `key` is there by now, written by this process or by another one."
+    if not self.has(name, key) and self._record_path(name).exists():
+        self.records[name] = read_json(self._record_path(name))
+        self.__dict__.pop("_layout", None)
+    return self.has(name, key)
 
 
 @patch
@@ -90,7 +107,7 @@ def discard(self: InstanceStore, names: Iterable[str]) -> None:
     "Take shards out of the store: those whose source is gone or has changed."
     for name in names:
         self._forget(name)
-        self.path(name).with_suffix(".json").unlink(missing_ok=True)
+        self._record_path(name).unlink(missing_ok=True)
         for array in self.records.pop(name)["hashes"]:
             self.path(name, array).unlink(missing_ok=True)
 
@@ -104,7 +121,9 @@ def _forget(self: InstanceStore, name: str) -> None:
 
 @patch
 def finish(self: InstanceStore) -> None:
-    "Write one index of all shards, so that opening the store reads one file."
+    "Write one index of all shards, those of other processes as well, so that opening the store reads one file."
+    self.records = self._read_records()
+    self.__dict__.pop("_layout", None)
     write_json(self.folder / "index.json", self.records)
 
 # %% ../../nbs/data/stores.ipynb #2d2de16f
@@ -119,6 +138,19 @@ def rows(self: InstanceStore, name: str) -> Tensor:  # (N,) int64
 def array(self: InstanceStore, name: str, array: str) -> Tensor | None:  # (N, ...)
     "The array called `array` of the shard `name`; None where it has none."
     return torch.from_numpy(np.load(self.path(name, array))) if array in self.records[name]["hashes"] else None
+
+
+@patch
+def texts(self: InstanceStore, name: str, array: str) -> list[str]:
+    "The texts that the array called `array` of the shard `name` holds."
+    return np.load(self.path(name, array)).tolist()
+
+
+@patch
+def shards_of(self: InstanceStore, rows: Tensor) -> list[str]:
+    "The name of the shard that holds each of `rows`."
+    names, _, starts = self._layout
+    return [names[i] for i in np.searchsorted(starts, rows.numpy(), side="right") - 1]
 
 
 @patch

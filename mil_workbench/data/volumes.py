@@ -5,16 +5,13 @@
 # %% auto #0
 __all__ = ['VERSION', 'CLIP', 'AXES', 'MODALITIES', 'SEGMENTATION', 'read_volume', 'VolumeCase', 'Volume', 'read_case',
            'SliceSettings', 'brain_box', 'background_of', 'grey_values', 'upright', 'on_square', 'entropy_of',
-           'slices_of', 'file_of', 'read_grades', 'brats_cases', 'manifest_cases', 'available_cores', 'one_thread',
-           'prepare_one', 'prepare', 'cohort_of_slices', 'cohort_from_volumes']
+           'slices_of', 'file_of', 'read_grades', 'brats_cases', 'manifest_cases', 'slices_from', 'cohort_of_slices',
+           'cohort_from_volumes']
 
 # %% ../../nbs/data/volumes.ipynb #8867c81d
-import os
 import re
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Literal, Mapping
 
@@ -26,12 +23,12 @@ import torch.nn.functional as F
 from isal import igzip, isal_zlib
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
-from tqdm.auto import tqdm
 
 from .bags import Bag, Rows
 from .cohorts import COLUMNS, MISSING, Cohort, order_classes, read_table
+from .prepare import prepare
 from .stores import InstanceStore, StoreArray, source_key
-from ..files import InputError, read_json, write_json
+from ..files import InputError
 
 # %% ../../nbs/data/volumes.ipynb #cf51bde6
 def read_volume(path: str | Path) -> tuple[np.ndarray, np.ndarray]:  # (X, Y, Z, V), (4, 4)
@@ -291,74 +288,11 @@ def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str]]:
     return cases, left_out
 
 # %% ../../nbs/data/volumes.ipynb #dcc64321
-def available_cores() -> int:
-    "How many cores this process may use: on a cluster those allotted to it."
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def slices_from(case: Any, read: Callable[[Any], Volume], settings: SliceSettings) -> dict[str, np.ndarray]:
+    "The slices of the volume that `read` gives for `case`."
+    return slices_of(read(case), settings)
 
-
-def one_thread() -> None:
-    "Workers share the cores among themselves."
-    torch.set_num_threads(1)
-
-
-def prepare_one(read: Callable[[Any], Volume], case: Any, settings: SliceSettings) -> dict[str, np.ndarray] | str:
-    "The slices of `case`, or the reason why there are none."
-    try:
-        return slices_of(read(case), settings)
-    except InputError as error:
-        return str(error)
-
-# %% ../../nbs/data/volumes.ipynb #3c32e8aa
-def prepare(
-    store: InstanceStore,
-    cases: list[Any],  # each with an `id`
-    keys: Mapping[str, dict],  # case -> what its slices depend on
-    read: Callable[[Any], Volume],  # reads or draws the volume of a case; a module's function, so that workers find it
-    settings: SliceSettings,
-    n_workers: int | None = None,  # processes; None: one per core
-) -> dict[str, str]:  # case -> why it is left out
-    "Bring `store` up to date with `cases`: only what is new or has changed is prepared."
-    failures_path = store.folder / "left_out.json"
-    failures = read_json(failures_path) if failures_path.exists() else {}
-    failures = {case: failure for case, failure in failures.items() if failure["key"] == keys.get(case)}
-    store.discard([name for name in store.records if name not in keys or not store.has(name, keys[name])])
-    stale = [case for case in cases if case.id not in store.records and case.id not in failures]
-
-    misfits = {}  # not remembered: which shape is the odd one depends on who came first
-
-    def keep(case, result: dict[str, np.ndarray] | str) -> None:
-        if isinstance(result, str):
-            failures[case.id] = {"key": keys[case.id], "reason": f"{result} (once it is mended, it is taken in; to try the same file again, delete {failures_path})"}
-            write_json(failures_path, failures)
-        elif store.records and store.shape != result["instances"].shape[1:]:
-            misfits[case.id] = f"it has {result['instances'].shape[1]} channels, the cases before it {store.shape[0]}; give all cases the same modalities"
-        else:
-            store.write(case.id, keys[case.id], **result)
-
-    n_workers = min(n_workers or available_cores(), len(stale))
-    bar = tqdm(total=len(stale), desc=f"preparing {store.folder.name}", unit="case", disable=not stale)
-    if n_workers <= 1:
-        for case in stale:
-            keep(case, prepare_one(read, case, settings))
-            bar.update()
-    else:
-        with ProcessPoolExecutor(n_workers, get_context("spawn"), initializer=one_thread) as pool:
-            futures = {pool.submit(prepare_one, read, case, settings): case for case in stale}
-            try:
-                for future in as_completed(list(futures)):
-                    keep(futures.pop(future), future.result())
-                    bar.update()
-            except BaseException as error:
-                pool.shutdown(cancel_futures=True)
-                if not isinstance(error, BrokenProcessPool):
-                    raise
-                raise InputError("a worker that prepared volumes was killed, most likely for memory; what was prepared is kept, start again with more memory") from None
-    bar.close()
-    if stale or not (store.folder / "index.json").exists():
-        store.finish()
-    return {case: failure["reason"] for case, failure in failures.items()} | misfits
-
-# %% ../../nbs/data/volumes.ipynb #314cb81d
+# %% ../../nbs/data/volumes.ipynb #7bcee9b7
 def cohort_of_slices(
     name: str,
     classes: tuple[str, ...],
@@ -394,7 +328,7 @@ def cohort_of_slices(
         note = f"{note} {len(left_out)} of {len(left_out) + len(cases)} cases are left out: {', '.join(left_out)}.".strip()
     return Cohort(name, classes, tuple(bags), note, channels)
 
-# %% ../../nbs/data/volumes.ipynb #7637cd91
+# %% ../../nbs/data/volumes.ipynb #314cb81d
 def cohort_from_volumes(
     path: str | Path,  # of a BraTS-like folder or of a manifest
     store_folder: str | Path,
@@ -421,7 +355,7 @@ def cohort_from_volumes(
             continue
         keys[case.id] = {"path": str(files[0]), "files": [source_key(file, {}) for file in files], "settings": asdict(settings), "version": VERSION}
     store = InstanceStore(store_folder)
-    left_out |= prepare(store, cases, keys, read_case, settings, n_workers)
+    left_out |= prepare(store, cases, keys, partial(slices_from, read=read_case, settings=settings), n_workers)
     names = tuple(cases[0].modalities) if cases else ()
     n_channels = store.shape[0] if store.records else 0
     channels = names if len(names) == n_channels else tuple(f"channel {i}" for i in range(n_channels))  # a file may hold several
