@@ -51,7 +51,7 @@ def prepare(
     failures_path = store.folder / "left_out.json"
     failures = read_json(failures_path) if failures_path.exists() else {}
     failures = {name: failure for name, failure in failures.items() if failure["key"] == keys.get(name)}
-    store.discard([name for name in store.records if name not in keys or not store.has(name, keys[name])])
+    store.discard([name for name in list(store.records) if name not in keys or not store.look_for(name, keys[name])])
     stale = [item for item in items if item.id not in store.records and item.id not in failures]
 
     misfits = {}  # not remembered: which shape is the odd one depends on who came first

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['StainNormalisation', 'PATCH_PATTERN', 'BLANK', 'LEAST_SATURATION', 'LEAST_TISSUE', 'SLIDE_ERRORS', 'Section',
-           'PatchSettings', 'natural', 'compile_pattern', 'plain_number', 'place_of', 'read_labels', 'hidden',
+           'PatchSettings', 'compile_pattern', 'plain_number', 'place_of', 'read_labels', 'hidden',
            'sections_in_folder', 'sections_of_manifest', 'as_rgb', 'read_patch', 'open_slide', 'find_tissue',
            'tile_corners', 'read_tile', 'draw_order', 'coords_in_names', 'normalises', 'read_place', 'places_of',
            'patches_in_section', 'Patches', 'report_left_out', 'bags_of_sections', 'cohort_from_slides']
@@ -26,7 +26,7 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from .bags import Bag, Rows, stain_levels
-from .cohorts import COLUMNS, MISSING, Cohort, order_classes, read_table
+from .cohorts import COLUMNS, MISSING, Cohort, natural, order_classes, read_table
 from .prepare import available_cores, prepare
 from .stain_normalisation import find_stains, normalise_stains
 from .stores import InstanceStore, source_key
@@ -62,11 +62,6 @@ class PatchSettings:
     um_per_pixel: float = 0.5  # of patches that are cut from slides
     per_section: int | None = 800  # at most, drawn at random; None: all
     stain_normalisation: StainNormalisation = "none"  # of H&E sections
-
-
-def natural(name: str) -> list:
-    "A key that sorts match_2 before match_10."
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 # %% ../../nbs/data/slides.ipynb #bbdce69a
 PATCH_PATTERN = (
@@ -280,7 +275,7 @@ def places_of(section: Section, slide: openslide.AbstractSlide | None, um_per_pi
 
 def patches_in_section(section: Section, settings: PatchSettings, pattern: str) -> dict[str, np.ndarray]:
     """`instances` (N, 4) and `coords` (N, 2), µm or as in the names, of the patches that are drawn; `left_out`, a text for each that cannot be used;
-    where colours are normalised `stains` (2, 4): each stain's colour and strength."""
+    `um_per_pixel` (1,) of the full slide, 0 where not known; where colours are normalised `stains` (2, 4): each stain's colour and strength."""
     slide, um_per_pixel = open_slide(section) if section.is_slide else (None, 0.0)
     places, coords = places_of(section, slide, um_per_pixel, settings, pattern)
     cap, kept, left_out, shown = settings.per_section or len(places), [], [], []
@@ -298,7 +293,7 @@ def patches_in_section(section: Section, settings: PatchSettings, pattern: str) 
         where = section.files[0] if section.is_slide else section.files[0].parent
         raise InputError(f"{where}: has no patch that can be used: {left_out[0] if left_out else 'no tissue was found on it'}")
     kept = np.sort(kept)
-    arrays = {"instances": places[kept], "coords": coords[kept], "left_out": np.array(left_out, dtype=str)}
+    arrays = {"instances": places[kept], "coords": coords[kept], "left_out": np.array(left_out, dtype=str), "um_per_pixel": np.array([um_per_pixel])}
     if normalises(section, settings):
         try:
             arrays["stains"] = np.column_stack(find_stains(np.concatenate([patch.reshape(-1, 3) for patch in shown])))

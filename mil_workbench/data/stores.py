@@ -104,7 +104,7 @@ def look_for(self: InstanceStore, name: str, key: dict[str, Any]) -> bool:
 
 @patch
 def discard(self: InstanceStore, names: Iterable[str]) -> None:
-    "Take shards out of the store: those whose source is gone or has changed."
+    "Take shards out of the store: those whose source is gone."
     for name in names:
         self._forget(name)
         self._record_path(name).unlink(missing_ok=True)
