@@ -221,10 +221,9 @@ class BagDataset(Dataset):
         bag_size: int | None = None,  # instances per group of level 0; None takes all
         sampling_strategy: SamplingStrategy = "random",
         seed: int = 0,
-        lazy: bool = False,  # leave instances on disk for the model to read in chunks
     ):
         self.bags, self.bag_size, self.sampling_strategy = list(bags), bag_size, sampling_strategy
-        self.seed, self.lazy, self.epoch = seed, lazy, 0
+        self.seed, self.epoch = seed, 0
 
     def __len__(self) -> int:
         return len(self.bags)
@@ -234,8 +233,6 @@ class BagDataset(Dataset):
         if self.bag_size is not None:
             generator = np.random.default_rng((self.seed, self.epoch, i))
             bag = sample_bag(bag, self.bag_size, self.sampling_strategy, generator)
-        if isinstance(bag.instances, Rows) and not self.lazy:
-            bag = replace(bag, instances=bag.instances.read())
         return bag
 
     @property

@@ -278,7 +278,7 @@ def fit(
         print(f"going on after epoch {len(history)} of {settings.epochs}")
     elif settings.gradient_audit == "stop":
         batch = pack([dataset[i] for i in sampler.batches()[0]]).to(accelerator.device)
-        require_gradient_flow(audit_gradient_flow(model, batch, loss, frozen))
+        require_gradient_flow(audit_gradient_flow(model, batch, loss, frozen, optimizer))
     hidden = not (someone_watches() and accelerator.is_main_process)
     progress = tqdm(total=settings.epochs, initial=len(history), unit="epoch", disable=hidden)
     while not is_over(history, first, settings):

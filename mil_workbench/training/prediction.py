@@ -18,7 +18,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..data.bags import Bag, BagBatch, BagBatchSampler, BagDataset, pack
+from ..data.bags import Bag, BagBatch, BagBatchSampler, BagDataset, Level, pack
 from ..files import whole_file
 from ..models.layers import MILOutput
 
@@ -32,6 +32,7 @@ class Predictions:
     labels: np.ndarray  # (n,) int
     logits: np.ndarray  # (n, C)
     instances: tuple[dict[str, np.ndarray], ...]  # per case: index, instance_attention, each level's weights, scores, selection
+    levels: tuple[tuple[Level, ...], ...]  # of each case
 
     @property
     def probabilities(self) -> np.ndarray:  # (n, C)
@@ -73,6 +74,7 @@ def predict(model: nn.Module, bags: Sequence[Bag], batch_size: int = 16, max_ins
         labels=np.array([bag.label for bag in bags]),
         logits=np.concatenate(logits),
         instances=tuple(instances),
+        levels=tuple(bag.levels for bag in bags),
     )
 
 # %% ../../nbs/training/prediction.ipynb #e86e966a
@@ -84,9 +86,13 @@ def write_attention(path: str | Path, group: str, predictions: Predictions) -> N
         with h5py.File(aside, "a") as file:
             if group in file:
                 del file[group]
-            for case_id, arrays in zip(predictions.ids, predictions.instances):
+            for case_id, arrays, levels in zip(predictions.ids, predictions.instances, predictions.levels):
+                case = file.create_group(f"{group}/{quote(case_id, safe='')}")
                 for name, values in arrays.items():
-                    file[f"{group}/{quote(case_id, safe='')}/{name}"] = values
+                    case[name] = values
+                for level in levels:
+                    if level.name in case and level.groups:
+                        case[level.name].attrs.update(offsets=level.offsets.numpy(), groups=list(level.groups))
 
 
 def read_attention(path: str | Path, group: str) -> dict[str, dict[str, np.ndarray]]:
