@@ -9,7 +9,8 @@ __all__ = ['SEED', 'PRESETS', 'LEAST', 'DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHE
            'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'show_score', 'evaluate', 'score_without_stains',
            'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results',
            'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish',
-           'run_once', 'run_quietly', 'run_many']
+           'run_once', 'run_quietly', 'run_many', 'Extraction', 'start_extraction', 'load_images', 'extract',
+           'export_features', 'summarise_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
@@ -36,17 +37,19 @@ from .batch.parameters import notebook_parameters
 from .batch.run_folder import WITHOUT_EFFECT, RunFolder, describe_environment, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, without_group
 from .data.cohorts import Cohort
+from .data.features import write_features
 from .data.named_cohorts import kind_of, load_cohort
 from .data.prepare import available_cores
-from .data.slides import PatchSettings
+from .data.slides import Patches, PatchSettings
 from .data.splits import SETS, load_folds, make_folds, write_folds
+from .data.stores import InstanceStore
 from .data.volumes import SliceSettings
 from .evaluation.figures import plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import METRICS, choose_threshold, classification_metrics, confusion, weighted_metrics
 from .files import InputError, hash_value, read_json, resolve, write_json, write_text
 from .models.build import build_model, model_options
-from .models.encode import encode_cohort, weights_hash
+from .models.encode import encode_cohort, encode_parts, parts_of, weights_hash
 from .models.encoders import Encoder
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
@@ -577,3 +580,71 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
     for values, folder in zip(all_values, folders):
         require_same_parameters(folder, values)
     return folders
+
+# %% ../nbs/experiment.ipynb #96a9ca36
+@dataclass
+class Extraction:
+    "An extraction under way."
+
+    parameters: SimpleNamespace
+    changed: frozenset[str]
+
+
+def start_extraction(namespace: Mapping[str, Any]) -> Extraction:
+    "Judge the running notebook's parameters (`namespace` is its globals())."
+    values, _, defaults = notebook_parameters(namespace)
+    for name in ("patch_size", "um_per_pixel", "patches_per_section", "slice_size"):
+        least, reached = LEAST[name]
+        if values[name] is not None and (values[name] < least or (values[name] == least and not reached)):
+            raise InputError(f"{name} must be {'at least' if reached else 'above'} {least}, not {values[name]}")
+    if not 0 <= values["shard"] < values["n_shards"]:
+        raise InputError(f"shard {values['shard']} is out of range: n_shards {values['n_shards']} gives shards 0 to {values['n_shards'] - 1}")
+    if values["encoder_weights"] == "none":
+        raise InputError("encoder_weights none would give random features: give imagenet or a file")
+    if (values["write_h5"] == "none") != (values["h5_folder"] is None):
+        raise InputError("write_h5 and h5_folder go together: give both, or neither")
+    if kind_of(values["cohort"]) == "features":
+        raise InputError(f"cohort {values['cohort']} has features already: there is nothing to extract")
+    choose_device(values["device"])
+    return Extraction(SimpleNamespace(**values), frozenset(name for name, value in values.items() if value != defaults[name]))
+
+
+def load_images(extraction: Extraction) -> Cohort:
+    "The cohort whose images are to be encoded."
+    return load_with(extraction.parameters, extraction.changed)
+
+
+def extract(extraction: Extraction, cohort: Cohort) -> pd.DataFrame:  # one row per section, or per case that has none
+    "Encode the sections of this shard; which features are kept by now, of all sections."
+    p = extraction.parameters
+    encoder = Encoder(p.encoder, cohort.in_features, p.encoder_weights, train=False)
+    store = encode_parts(cohort, encoder, features_folder(cohort, encoder), choose_device(p.device), shard=p.shard, n_shards=p.n_shards)
+    print(f"features of {encoder.description['name']}, {encoder.out_features} wide, in {store.folder}")
+    rows = []
+    for bag in cohort.bags:
+        for name, part in parts_of(bag):
+            is_ready = name in store.records
+            rows.append((bag.id, name, part.stop - part.start, is_ready))
+            if is_ready and p.write_h5 != "none":
+                export_features(resolve(p.h5_folder), name, bag, part, store, p, encoder)
+    return pd.DataFrame(rows, columns=["case_id", "section", "instances", "ready"])
+
+
+def export_features(folder: Path, name: str, bag: Bag, part: slice, store: InstanceStore, p: SimpleNamespace, encoder: Encoder) -> None:
+    "Write the features of one section as an .h5 file that other tools read, unless it is there."
+    path = folder / f"{name.replace('/', '_')}.h5"
+    if path.exists():
+        return
+    images = bag.instances[part]
+    if isinstance(images.source, Patches):
+        corners, resolution = images.source.corners(images.rows)
+    else:
+        corners, resolution = (bag.coords[part].numpy() if bag.coords is not None and bag.coords.shape[1] == 2 else None), None
+    features = store.read(store.rows(name)).numpy()
+    write_features(path, p.write_h5, features, corners, images.shape[-1], p.um_per_pixel, resolution, encoder.description["name"])
+
+
+def summarise_extraction(table: pd.DataFrame) -> pd.DataFrame:
+    "How many sections and instances have their features by now."
+    by_state = table.groupby("ready").agg(cases=("case_id", "nunique"), sections=("section", "size"), instances=("instances", "sum"))
+    return by_state.rename(index={True: "ready", False: "of other shards"}).rename_axis(None)

@@ -322,6 +322,13 @@ class Patches:
         "What anything computed from these patches depends on: their files, and how they are shown."
         return [hash_value(self.store.records[name]["key"]) for name in dict.fromkeys(self.store.shards_of(rows))]
 
+    def corners(self, rows: Tensor) -> tuple[np.ndarray | None, float | None]:  # (M, 2), µm per pixel
+        "Where the patches at `rows`, all of one section, were cut from its slide, in pixels of it, and its resolution; None where it is not a slide."
+        name = self.store.shards_of(rows[:1])[0]
+        if not self.sections[name].is_slide:
+            return None, None
+        return self.store.read(rows).numpy()[:, 1:3], float(self.store.array(name, "um_per_pixel"))
+
     def read(self, rows: Tensor) -> Tensor:  # (M,) int64 -> (M, 3, size, size) uint8
         places, owners = self.store.read(rows).numpy(), self.store.shards_of(rows)
         for name in dict.fromkeys(owners):
