@@ -50,7 +50,7 @@ from .evaluation.metrics import METRICS, choose_threshold, classification_metric
 from .files import InputError, hash_value, read_json, resolve, write_json, write_text
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, parts_of, weights_hash
-from .models.encoders import Encoder
+from .models.encoders import Encoder, architecture_of
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
 from .training.fit import FitSettings, choose_device, fit_in_processes, make_optimizer, someone_watches
@@ -119,6 +119,8 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     for name in ("study", "run_name"):
         if values[name] is not None and (values[name] in ("", ".", "..") or "/" in values[name]):
             raise InputError(f"{name} {values[name]!r} cannot be a folder's name")
+    if values["encoder"] is not None:
+        architecture_of(values["encoder"])
     set_names = {name for name, value in values.items() if value != defaults[name]}
     unused = [name for name in SELECTOR_ONLY if name in set_names and values["model"] != "dual_stream"]
     unused += [name for name in ("attention_layers", "dropout", "attention_dropout", "classifier_dropout", "classifier_layers") if name in set_names and name not in model_options(values["model"])]
@@ -601,6 +603,7 @@ def start_extraction(namespace: Mapping[str, Any]) -> Extraction:
         raise InputError(f"shard {values['shard']} is out of range: n_shards {values['n_shards']} gives shards 0 to {values['n_shards'] - 1}")
     if values["encoder_weights"] == "none":
         raise InputError("encoder_weights none would give random features: give imagenet or a file")
+    architecture_of(values["encoder"])
     if (values["write_h5"] == "none") != (values["h5_folder"] is None):
         raise InputError("write_h5 and h5_folder go together: give both, or neither")
     if kind_of(values["cohort"]) == "features":

@@ -199,6 +199,8 @@ def open_slide(section: Section) -> tuple[openslide.AbstractSlide, float]:  # th
     path = section.files[0]
     try:
         slide = openslide.open_slide(path)
+        if isinstance(slide, openslide.ImageSlide):  # an ordinary image, opened but not yet read
+            slide.read_region((0, 0), 0, (1, 1))
     except SLIDE_ERRORS as error:
         raise InputError(f"{path}: cannot be read as a slide ({' '.join(str(error).split()) or type(error).__name__})") from None
     said = section.um_per_pixel or slide.properties.get(openslide.PROPERTY_NAME_MPP_X)

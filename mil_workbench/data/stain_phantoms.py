@@ -69,7 +69,7 @@ def draw_ellipse(canvas: np.ndarray, place: np.ndarray, half_axes: tuple[float, 
 # %% ../../nbs/data/stain_phantoms.ipynb #fb47b093
 STAINS = ("h&e", "melan", "sox10")
 PHANTOM_VERSION = 1  # goes up when another section is drawn from the same seed
-DIFFICULTY = 1.6  # chosen on another seed by the yardsticks below, and so that not every model is perfect
+DIFFICULTY = 1.6  # chosen on the cases of another seed; more of it makes malignant cells smaller
 
 
 @dataclass(frozen=True)

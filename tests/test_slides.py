@@ -1,0 +1,169 @@
+"""From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from conftest import ROOT, papermill_command
+
+from mil_workbench.data.bags import Bag, Rows, stain_levels
+from mil_workbench.data.cohorts import cohort_from_manifest
+from mil_workbench.data.features import read_features
+from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_folder, write_slides
+from mil_workbench.data.stores import InstanceStore
+from mil_workbench.files import read_json
+
+FEATURES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
+SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "stains", "patch_size": 96, "model": "hierarchical_attention"}
+
+
+def few_sections(n_of_each: int):
+    "One section of each stain of the first cases, `n_of_each` benign and as many malignant."
+    sections = [section for section in phantom_sections(30, seed=3) if section.number == 0]
+    cases = {}
+    for section in sections:
+        cases.setdefault(section.label, {}).setdefault(section.case_id, []).append(section)
+    return [section for by_case in cases.values() for own in list(by_case.values())[:n_of_each] for section in own]
+
+
+@pytest.fixture(scope="module")
+def patch_folder(tmp_path_factory):
+    "Eight cases as patch images, and among them what real folders hold."
+    folder = tmp_path_factory.mktemp("data") / "patches"
+    write_patch_folder(folder, few_sections(4))
+    patches = sorted(folder.glob("*.png"))
+    patches[0].write_bytes(patches[0].read_bytes()[:2000])
+    patches[1].write_text("not an image")
+    (folder / f"._{patches[2].name}").write_bytes(b"resource fork")
+    (folder / "notes.txt").write_text("cut on Tuesday")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def slides(tmp_path_factory):
+    "Eight cases as whole-slide files with a manifest; one file is cut short."
+    manifest = write_slides(tmp_path_factory.mktemp("data") / "slides", few_sections(4))
+    broken = next(manifest.parent.glob("*_melan_*.tif"))
+    broken.write_bytes(broken.read_bytes()[:1000])
+    return manifest
+
+
+def images_of(executed: str) -> int:
+    return sum("image/png" in out.get("data", {}) for cell in json.loads(executed)["cells"] for out in cell.get("outputs", []))
+
+
+def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder):
+    done = run_notebook(**SMALL, cohort=patch_folder, run_name="patches")
+    assert done.returncode == 0, done.stderr[-2000:]
+    executed = (tmp_path / "out.ipynb").read_text()
+    assert "left out: file" in executed and "is not an image" in executed and "its name does not fit patch_pattern" in executed
+    assert "._case" not in executed
+    run = tmp_path / "papermill_runs/stains/patches"
+    metrics = read_json(run / "metrics.json")
+    assert set(metrics["without"]) == {"h&e", "melan", "sox10"}
+    assert all(scores["cases"] >= 1 for scores in metrics["without"].values())
+    assert "3 of" in read_json(run / "environment.json")["cohort"]["note"]
+    assert images_of(executed) == 6, "among them stains and sections, patches, and a section's tissue with its heatmap"
+    with h5py.File(run / "attention.h5") as file:
+        case = next(iter(file["test"].values()))
+        offsets = case["section"].attrs["offsets"]
+        np.testing.assert_allclose(np.add.reduceat(case["section"][:], offsets[:-1]), 1, atol=1e-5)
+        assert sum(case["case"][:]) == pytest.approx(1, abs=1e-5) and set(case["stain"].attrs["groups"]) <= {"h&e", "melan", "sox10"}
+
+    stores = {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}
+    assert run_notebook(**{**SMALL, "cohort": patch_folder, "run_name": "again", "seed": 1}).returncode == 0
+    assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, "nothing is looked through or encoded twice"
+
+    strict = run_notebook(**SMALL, cohort=patch_folder, run_name="strict", strict=True)
+    assert strict.returncode != 0 and "InputError: strict: file" in strict.stderr.strip().splitlines()[-1]
+
+
+def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_path, slides):
+    options = {"cohort": slides, "patch_size": 96, "um_per_pixel": 1.0, "stain_normalisation": "macenko", "device": "cpu", "n_shards": 2}
+    extra = {"write_h5": "trident", "h5_folder": tmp_path / "h5"}
+    jobs = []
+    for shard in (0, 1):
+        command = papermill_command("extract_features", tmp_path / f"extract-{shard}.ipynb", tmp_path, shard=shard, **options, **extra)
+        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}))
+    for job in jobs:
+        _, errors = job.communicate(timeout=600)
+        assert job.returncode == 0, errors[-2000:]
+    features = next(path for path in (tmp_path / "stores").glob("*-efficientnet_lite0-*"))
+    store = InstanceStore(features)
+    assert store.verify() == len(store.records) and len(store.records) == len(pd.read_csv(slides)) - 1
+    before = {path: path.stat().st_mtime_ns for path in features.glob("*.npy")}
+
+    shared = {name: options[name] for name in ("patch_size", "um_per_pixel", "stain_normalisation")}
+    done = run_notebook(**{**SMALL, **shared}, cohort=slides, run_name="slides")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {path: path.stat().st_mtime_ns for path in features.glob("*.npy")} == before, "training takes the features as they were extracted"
+    executed = (tmp_path / "out.ipynb").read_text()
+    assert "left out: section" in executed and "cannot be read as a slide" in executed
+
+    written = sorted((tmp_path / "h5").glob("*.h5"))
+    with h5py.File(written[0]) as file:
+        assert file["coords"].attrs["patch_size_level0"] == 96 and file["features"].shape[1] == 320
+    of_one = read_features(written[0])
+    name = {name.replace("/", "_"): name for name in store.records}[written[0].stem]
+    assert np.array_equal(of_one["instances"], store.read(store.rows(name)).numpy())
+
+
+def test_manifest_of_features_with_stains(run_notebook, tmp_path):
+    rng, rows = np.random.default_rng(0), []
+    for case in range(12):
+        for stain in ("h&e", "sox10")[: 1 + case % 2]:
+            for section in (1, 2):
+                values = rng.normal(size=(rng.integers(1, 30), 16)).astype(np.float32)
+                path = tmp_path / f"{case}_{stain}_{section}.pt"
+                torch.save(torch.from_numpy(values), path)
+                rows.append((case, case // 2, ("benign", "malignant")[case // 2 % 2], path.name, stain, section))
+    manifest = tmp_path / "features.csv"
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).to_csv(manifest, index=False)
+    of_features = {name: value for name, value in SMALL.items() if name != "patch_size"}
+    extras = {"attention_layers": 2, "classifier_layers": 2, "attention_dropout": 0.1, "classifier_dropout": 0.2, "weight_decay": 0.01, "patience": 1}
+    done = run_notebook(**of_features, **extras, cohort=manifest, run_name="features")
+    assert done.returncode == 0, done.stderr[-2000:]
+    description = read_json(tmp_path / "papermill_runs/stains/features/model.json")["description"]
+    assert description["levels"] == ["section", "stain", "case"] and description["attention_dropout"] == 0.1
+
+
+def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
+    trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 4, "patch_size": 32}
+    done = run_notebook(**{**SMALL, **trained, "epochs": 1}, cohort=patch_folder, run_name="trained")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert pd.read_csv(tmp_path / "papermill_runs/stains/trained/history.csv").train_loss.notna().all()
+
+
+@pytest.mark.parametrize(
+    "parameters, message",
+    [
+        ({"cohort": "digits", "patch_size": 64}, "patch_size 64 has no effect on cohort digits, whose instances are features already"),
+        ({"cohort": "stain-phantom", "um_per_pixel": 1.0}, "um_per_pixel 1.0 has no effect on cohort stain-phantom, whose instances are patches of one size"),
+        ({"cohort": "stain-phantom", "model": "volume3d"}, "model volume3d needs volumes"),
+        ({"cohort": "digits", "attention_dropout": 0.1}, "attention_dropout 0.1 has no effect on model dual_stream"),
+        ({"cohort": "patches", "patch_pattern": "case_(?P<case>.*)"}, "has no group stain"),
+        ({"cohort": "patches", "patch_pattern": r"(?P<case>\d+)-(?P<stain>\w+)"}, "none of its 2 files is a patch"),
+        ({"cohort": "patches"}, "put a labels.csv with the columns case_id and label into it"),
+        ({"cohort": "patches", "encoder": "resnet9000"}, "encoder 'resnet9000' is not known; give one of resnet18, densenet121"),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_refused_in_one_line(run_notebook, tmp_path, parameters, message):
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    if "labels.csv" not in message:
+        (folder / "labels.csv").write_text("case_id,label\n1,benign\n2,malignant\n")
+    for case in (1, 2):
+        noise = np.random.default_rng(case).integers(0, 255, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(folder / f"case_{case}_match_1_h&e_patch1.png")
+    done = run_notebook(**{"epochs": 2, "device": "cpu", **parameters})
+    assert done.returncode != 0
+    assert message in done.stderr.strip().splitlines()[-1]
