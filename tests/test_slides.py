@@ -1,10 +1,7 @@
 """From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
 import json
 import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -14,15 +11,15 @@ import torch
 from PIL import Image
 from conftest import ROOT, papermill_command
 
-from mil_workbench.data.bags import Bag, Rows, stain_levels
-from mil_workbench.data.cohorts import cohort_from_manifest
+from mil_workbench.batch.parameters import read_parameters
 from mil_workbench.data.features import read_features
 from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_folder, write_slides
 from mil_workbench.data.stores import InstanceStore
-from mil_workbench.files import read_json
+from mil_workbench.experiment import load, start_with
+from mil_workbench.files import InputError, read_json
 
 FEATURES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
-SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "stains", "patch_size": 96, "model": "hierarchical_attention"}
+SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "stains", "patch_size": 96, "patches_per_section": 8, "model": "hierarchical_attention"}
 
 
 def few_sections(n_of_each: int):
@@ -40,9 +37,10 @@ def patch_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "patches"
     write_patch_folder(folder, few_sections(4))
     patches = sorted(folder.glob("*.png"))
-    patches[0].write_bytes(patches[0].read_bytes()[:2000])
-    patches[1].write_text("not an image")
-    (folder / f"._{patches[2].name}").write_bytes(b"resource fork")
+    for cut, wrong in zip(patches[:12:2], patches[1:12:2]):  # of the first section: enough to be drawn
+        cut.write_bytes(cut.read_bytes()[:2000])
+        wrong.write_text("not an image")
+    (folder / f"._{patches[0].name}").write_bytes(b"resource fork")
     (folder / "notes.txt").write_text("cut on Tuesday")
     return folder
 
@@ -64,13 +62,14 @@ def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder):
     done = run_notebook(**SMALL, cohort=patch_folder, run_name="patches")
     assert done.returncode == 0, done.stderr[-2000:]
     executed = (tmp_path / "out.ipynb").read_text()
-    assert "left out: file" in executed and "is not an image" in executed and "its name does not fit patch_pattern" in executed
+    assert "left out: file" in executed and "is not an image" in executed and "image file is truncated" in executed and "its name does not fit patch_pattern" in executed
     assert "._case" not in executed
     run = tmp_path / "papermill_runs/stains/patches"
     metrics = read_json(run / "metrics.json")
     assert set(metrics["without"]) == {"h&e", "melan", "sox10"}
     assert all(scores["cases"] >= 1 for scores in metrics["without"].values())
-    assert "3 of" in read_json(run / "environment.json")["cohort"]["note"]
+    listed = pd.read_csv(next((tmp_path / "stores").rglob("left_out.csv")))
+    assert f"{len(listed)} of" in read_json(run / "environment.json")["cohort"]["note"] and 3 <= len(listed) <= 13
     assert images_of(executed) == 6, "among them stains and sections, patches, and a section's tissue with its heatmap"
     with h5py.File(run / "attention.h5") as file:
         case = next(iter(file["test"].values()))
@@ -82,13 +81,11 @@ def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder):
     assert run_notebook(**{**SMALL, "cohort": patch_folder, "run_name": "again", "seed": 1}).returncode == 0
     assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, "nothing is looked through or encoded twice"
 
-    strict = run_notebook(**SMALL, cohort=patch_folder, run_name="strict", strict=True)
-    assert strict.returncode != 0 and "InputError: strict: file" in strict.stderr.strip().splitlines()[-1]
-
 
 def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_path, slides):
-    options = {"cohort": slides, "patch_size": 96, "um_per_pixel": 1.0, "stain_normalisation": "macenko", "device": "cpu", "n_shards": 2}
-    extra = {"write_h5": "trident", "h5_folder": tmp_path / "h5"}
+    options = {"cohort": slides, "patch_size": 96, "um_per_pixel": 1.0, "stain_normalisation": "macenko", "device": "cpu"}
+    options["patches_per_section"] = 8
+    extra = {"n_shards": 2, "write_h5": "trident", "h5_folder": tmp_path / "h5"}
     jobs = []
     for shard in (0, 1):
         command = papermill_command("extract_features", tmp_path / f"extract-{shard}.ipynb", tmp_path, shard=shard, **options, **extra)
@@ -101,7 +98,7 @@ def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_pat
     assert store.verify() == len(store.records) and len(store.records) == len(pd.read_csv(slides)) - 1
     before = {path: path.stat().st_mtime_ns for path in features.glob("*.npy")}
 
-    shared = {name: options[name] for name in ("patch_size", "um_per_pixel", "stain_normalisation")}
+    shared = {name: options[name] for name in ("um_per_pixel", "stain_normalisation")}
     done = run_notebook(**{**SMALL, **shared}, cohort=slides, run_name="slides")
     assert done.returncode == 0, done.stderr[-2000:]
     assert {path: path.stat().st_mtime_ns for path in features.glob("*.npy")} == before, "training takes the features as they were extracted"
@@ -127,7 +124,7 @@ def test_manifest_of_features_with_stains(run_notebook, tmp_path):
                 rows.append((case, case // 2, ("benign", "malignant")[case // 2 % 2], path.name, stain, section))
     manifest = tmp_path / "features.csv"
     pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).to_csv(manifest, index=False)
-    of_features = {name: value for name, value in SMALL.items() if name != "patch_size"}
+    of_features = {name: value for name, value in SMALL.items() if "patch" not in name}
     extras = {"attention_layers": 2, "classifier_layers": 2, "attention_dropout": 0.1, "classifier_dropout": 0.2, "weight_decay": 0.01, "patience": 1}
     done = run_notebook(**of_features, **extras, cohort=manifest, run_name="features")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -136,7 +133,7 @@ def test_manifest_of_features_with_stains(run_notebook, tmp_path):
 
 
 def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
-    trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 4, "patch_size": 32}
+    trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 2, "patch_size": 32, "patches_per_section": 3}
     done = run_notebook(**{**SMALL, **trained, "epochs": 1}, cohort=patch_folder, run_name="trained")
     assert done.returncode == 0, done.stderr[-2000:]
     assert pd.read_csv(tmp_path / "papermill_runs/stains/trained/history.csv").train_loss.notna().all()
@@ -150,13 +147,15 @@ def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
         ({"cohort": "stain-phantom", "model": "volume3d"}, "model volume3d needs volumes"),
         ({"cohort": "digits", "attention_dropout": 0.1}, "attention_dropout 0.1 has no effect on model dual_stream"),
         ({"cohort": "patches", "patch_pattern": "case_(?P<case>.*)"}, "has no group stain"),
-        ({"cohort": "patches", "patch_pattern": r"(?P<case>\d+)-(?P<stain>\w+)"}, "none of its 2 files is a patch"),
+        ({"cohort": "patches", "patch_pattern": r"(?P<case>\d+)-(?P<stain>\w+)"}, "none of its 3 files is a patch"),
         ({"cohort": "patches"}, "put a labels.csv with the columns case_id and label into it"),
+        ({"cohort": "patches", "strict": True}, "strict: file"),
         ({"cohort": "patches", "encoder": "resnet9000"}, "encoder 'resnet9000' is not known; give one of resnet18, densenet121"),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )
-def test_refused_in_one_line(run_notebook, tmp_path, parameters, message):
+def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
+    monkeypatch.chdir(tmp_path)
     folder = tmp_path / "patches"
     folder.mkdir()
     if "labels.csv" not in message:
@@ -164,6 +163,8 @@ def test_refused_in_one_line(run_notebook, tmp_path, parameters, message):
     for case in (1, 2):
         noise = np.random.default_rng(case).integers(0, 255, (40, 40, 3), dtype=np.uint8)
         Image.fromarray(noise).save(folder / f"case_{case}_match_1_h&e_patch1.png")
-    done = run_notebook(**{"epochs": 2, "device": "cpu", **parameters})
-    assert done.returncode != 0
-    assert message in done.stderr.strip().splitlines()[-1]
+    (folder / "case_1_match_1_h&e_patch2.png").write_bytes(b"")
+    defaults = {name: parameter.default for name, parameter in read_parameters(ROOT / "nbs/runs/train.ipynb").items()}
+    with pytest.raises(InputError) as refusal:
+        load(start_with(defaults | {"device": "cpu"} | parameters, defaults))
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)

@@ -364,8 +364,11 @@ def report_left_out(files: Mapping[str, str], sections: Mapping[str, str], n_pat
     if strict:
         raise InputError(f"strict: {' '.join(rows[0][:2])}: {rows[0][2]}; {len(rows) - 1} more cannot be used; mend or remove them, or let strict be False")
     write_text(path, pd.DataFrame(rows, columns=["kind", "name", "reason"]).to_csv(index=False))
-    for kind, name, reason in rows[:5]:
-        print(f"left out: {kind} {name}: {reason}")
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for kind, name, reason in rows:
+        by_reason.setdefault((kind, reason), []).append(name)
+    for (kind, reason), names in list(by_reason.items())[:10]:
+        print(f"left out: {kind} {names[0]}: {reason}" + (f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""))
     return f"{len(sections)} sections and {len(files)} of {n_patches + len(files)} files are left out, see {path}."
 
 
