@@ -386,7 +386,7 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
         write_attention(run.folder / "attention.h5", "test", predictions["test"])
     return Results(predictions, metrics)
 
-
+# %% ../nbs/experiment.ipynb #da12fe8c
 def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -> dict[str, dict[str, float | int | None]]:
     "For each stain the AUROC of the cases without it, beside that of the same cases with it; empty where cases have no stains."
     stains = sorted({stain for bag in bags for level in bag.levels if level.name == "stain" for stain in level.groups})
@@ -404,7 +404,7 @@ def defined(value: float) -> float | None:
     "None for a score that does not exist, as the AUROC of cases of one class."
     return None if np.isnan(value) else float(value)
 
-
+# %% ../nbs/experiment.ipynb #60fc4aa1
 def instance_weights(arrays: Mapping[str, np.ndarray], label: int) -> tuple[str, np.ndarray] | None:  # what they are, (N,)
     "The weights a case is looked at by: its selection, that of its own class where there are several, else its attention."
     if "selection" in arrays:
@@ -428,7 +428,7 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
     frequency = finding_by_position(seen)
     return {"auroc": auroc, "position_auroc": instance_auroc((position_weights(frequency, len(labels)), labels) for _, labels in known)}
 
-# %% ../nbs/experiment.ipynb #da12fe8c
+# %% ../nbs/experiment.ipynb #abd85ed5
 def kept_epoch(folder: RunFolder) -> int:
     "The epoch whose weights a run kept."
     return load_checkpoint(folder / "checkpoints" / "best.safetensors")[1]["epoch"]
@@ -461,7 +461,7 @@ def surest_cases(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]]
         found.append((bag, said.instances[i], title))
     return found
 
-
+# %% ../nbs/experiment.ipynb #bb3b7529
 def has_stain_weights(arrays: Mapping[str, np.ndarray]) -> bool:
     "Whether there are weights of stains and sections, as hierarchical attention gives them."
     return {"section", "stain", "case"} <= set(arrays)
@@ -484,7 +484,7 @@ def plot_attention(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag
         levels.append({"title": title, "stains": dict(zip(stain.groups, arrays["case"])), "sections": dict(zip(stain.groups, of_stains))})
     return plot_level_weights(levels)
 
-
+# %% ../nbs/experiment.ipynb #c8bf13d3
 def read_rows(values: torch.Tensor | Rows, rows: np.ndarray) -> np.ndarray:
     "The `rows` of images or masks, in memory or on disk."
     rows = torch.from_numpy(np.asarray(rows))
@@ -534,7 +534,7 @@ def finish(run: Run, results: Results) -> None:
     write_json(run.folder / "metrics.json", results.metrics)
     run.folder.release()
 
-# %% ../nbs/experiment.ipynb #7b74ece8
+# %% ../nbs/experiment.ipynb #9a130e1f
 def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
     folder = RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values)))
@@ -550,7 +550,7 @@ def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolde
     finish(run, evaluate(run, cohort, model, sets))
     return run.folder
 
-# %% ../nbs/experiment.ipynb #c34def34
+# %% ../nbs/experiment.ipynb #7b53ce5c
 def run_quietly(values: Mapping[str, Any], defaults: Mapping[str, Any], threads: int) -> str:
     "`run_once` with `threads` threads and without a word; the run's folder."
     torch.set_num_threads(threads)
@@ -583,7 +583,7 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
         require_same_parameters(folder, values)
     return folders
 
-# %% ../nbs/experiment.ipynb #96a9ca36
+# %% ../nbs/experiment.ipynb #bbb33e5b
 @dataclass
 class Extraction:
     "An extraction under way."
@@ -611,7 +611,7 @@ def start_extraction(namespace: Mapping[str, Any]) -> Extraction:
     choose_device(values["device"])
     return Extraction(SimpleNamespace(**values), frozenset(name for name, value in values.items() if value != defaults[name]))
 
-
+# %% ../nbs/experiment.ipynb #04bf4aa6
 def load_images(extraction: Extraction) -> Cohort:
     "The cohort whose images are to be encoded."
     return load_with(extraction.parameters, extraction.changed)

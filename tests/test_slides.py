@@ -1,6 +1,7 @@
 """From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
 import json
 import os
+import shutil
 import subprocess
 
 import h5py
@@ -12,13 +13,16 @@ from PIL import Image
 from conftest import ROOT, papermill_command
 
 from mil_workbench.batch.parameters import read_parameters
+from mil_workbench.data.cohorts import cohort_from_manifest
 from mil_workbench.data.features import read_features
+from mil_workbench.data.slides import PatchSettings, cohort_from_slides
 from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_folder, write_slides
 from mil_workbench.data.stores import InstanceStore
 from mil_workbench.experiment import load, start_with
 from mil_workbench.files import InputError, read_json
 
-FEATURES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
+REAL_FILES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
+needs_real_files = pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real feature files and tiles are not on this machine")
 SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "stains", "patch_size": 96, "patches_per_section": 8, "model": "hierarchical_attention"}
 
 
@@ -130,6 +134,26 @@ def test_manifest_of_features_with_stains(run_notebook, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     description = read_json(tmp_path / "papermill_runs/stains/features/model.json")["description"]
     assert description["levels"] == ["section", "stain", "case"] and description["attention_dropout"] == 0.1
+
+
+@needs_real_files
+def test_real_feature_files_and_tiles(tmp_path):
+    slides = ("TCGA-3X-AAVA-01Z-00-DX1", "TCGA-AD-6964-01Z-00-DX1")  # one calls its features `features`, the other `feats`
+    manifest = tmp_path / "tcga.csv"
+    rows = [(slide[:12], slide[:12], label, REAL_FILES / slide / "features.h5", "H&E") for slide, label in zip(slides, ("bile duct", "colon"))]
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain"]).to_csv(manifest, index=False)
+    cohort = cohort_from_manifest(manifest, tmp_path / "features")
+    assert [bag.instances.shape for bag in cohort.bags] == [(180, 512), (777, 512)]
+    assert cohort.bags[0].coords is None and cohort.bags[1].coords.shape == (777, 2)
+
+    tiles = tmp_path / "tiles"
+    shutil.copytree(REAL_FILES, tiles)  # jpg tiles of 256 and of 512 pixels, a tif, notes and feature files
+    (tiles / "labels.csv").write_text("case_id,label\nTCGA-3X-AAVA,bile duct\nTCGA-AD-6964,colon\n")
+    pattern = r"(?P<case>TCGA-\w+-\w+)-01Z-00-(?P<stain>DX)\d/.*?(\((?P<x>\d+),(?P<y>\d+)\))?\.jpg$"
+    cohort = cohort_from_slides(tiles, tmp_path / "places", PatchSettings(size=224), pattern)
+    assert [len(bag) for bag in cohort.bags] == [6, 3] and "4 of 13 files are left out" in cohort.note
+    assert cohort.bags[1].instances.read().shape == (3, 3, 224, 224)
+    assert sorted(cohort.bags[1].coords[:, 0].tolist()) == [16896, 22016, 23040]
 
 
 def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):

@@ -64,7 +64,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
         raise InputError(f"{path}: holds a {type(features).__name__}, not the tensor of features; save that alone")
     return {"instances": features.float().numpy()}
 
-
+# %% ../../nbs/data/features.ipynb #be653afd
 def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     "`arrays` with float32 instances, or an error that names `path` and the first row at fault."
     instances = arrays["instances"]
@@ -83,7 +83,7 @@ def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.nd
             raise InputError(f"{path}: {len(instances)} instances but {len(values)} {name}")
     return {**arrays, "instances": instances}
 
-# %% ../../nbs/data/features.ipynb #418f6c93
+# %% ../../nbs/data/features.ipynb #30ca63ef
 FeatureLayout = Literal["trident", "stamp"]
 
 

@@ -9,7 +9,6 @@ __all__ = ['available_cores', 'one_thread', 'prepare_one', 'prepare']
 import os
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from multiprocessing import get_context
 from typing import Any, Callable, Mapping
 

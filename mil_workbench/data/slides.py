@@ -371,7 +371,7 @@ def report_left_out(files: Mapping[str, str], sections: Mapping[str, str], n_pat
         print(f"left out: {kind} {names[0]}: {reason}" + (f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""))
     return f"{len(sections)} sections and {len(files)} of {n_patches + len(files)} files are left out, see {path}."
 
-
+# %% ../../nbs/data/slides.ipynb #2293f6b5
 def bags_of_sections(sections: Sequence[Section], classes: Sequence[str], source, store: InstanceStore) -> tuple[Bag, ...]:
     "A bag per case, whose instances are those of its `sections` in `source`; coordinates and instance labels lie in `store`."
     by_case: dict[str, list[Section]] = {}
@@ -398,7 +398,7 @@ def bags_of_sections(sections: Sequence[Section], classes: Sequence[str], source
         )
     return tuple(bags)
 
-
+# %% ../../nbs/data/slides.ipynb #bb856553
 def cohort_from_slides(
     path: str | Path,  # of a folder of patches or of a manifest
     store_folder: str | Path,

@@ -106,7 +106,7 @@ class Lesion:
     stretches: np.ndarray = field(default_factory=lambda: np.zeros(0))  # (N,) long axis to short axis
     is_malignant: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))  # (N,)
 
-
+# %% ../../nbs/data/stain_phantoms.ipynb #c92daf29
 def draw_outlines(section: PhantomSection) -> Lesion:
     "Tissue, lesion and sheet of `section`; the first section of a malignant case always has a sheet, the others mostly."
     rng = np.random.default_rng((section.seed, section.case_number, section.number))
@@ -137,7 +137,7 @@ def add_cells(rng: np.random.Generator, outlines: Lesion, section: PhantomSectio
     stretches = rng.uniform(1, np.where(is_malignant, 1.7, 1.25))
     return Lesion(outlines.tissue, outlines.lesion, outlines.sheet, np.concatenate([benign, malignant]), radii, stretches, is_malignant)
 
-# %% ../../nbs/data/stain_phantoms.ipynb #01dfc058
+# %% ../../nbs/data/stain_phantoms.ipynb #c15dd6bc
 COLOURS = {"h&e": rgb_from_hed, "melan": rgb_from_hax, "sox10": rgb_from_hdx}  # (3, 3), a row per stain
 STRENGTHS = {"h&e": (0.075, 0.06), "melan": (0.05, 0.085), "sox10": (0.05, 0.075)}  # haematoxylin, the other stain
 
@@ -183,7 +183,7 @@ def draw_section(section: PhantomSection) -> tuple[np.ndarray, Lesion]:  # (SIDE
     lesion = add_cells(rng, draw_outlines(section), section)
     return paint(rng, lesion, section.stain), lesion
 
-# %% ../../nbs/data/stain_phantoms.ipynb #adac1324
+# %% ../../nbs/data/stain_phantoms.ipynb #36bbfec4
 def tiles_of(image: np.ndarray, lesion: Lesion) -> dict[str, np.ndarray]:
     "`instances` (N, 3, TILE, TILE) uint8, `coords` (N, 2) µm, `instance_labels` (N,), `architecture` (N, 3): number, mean and deviation of nuclear radii."
     cut = lambda values: values.reshape(GRID, TILE, GRID, TILE, -1).transpose(0, 2, 4, 1, 3).reshape(GRID * GRID, -1, TILE, TILE)
@@ -202,7 +202,7 @@ def draw_tiles(section: PhantomSection) -> dict[str, np.ndarray]:
     "The patches of `section`."
     return tiles_of(*draw_section(section))
 
-# %% ../../nbs/data/stain_phantoms.ipynb #4abe6a2a
+# %% ../../nbs/data/stain_phantoms.ipynb #572e3283
 def phantom_sections(n: int = 150, seed: int = 0, difficulty: float = DIFFICULTY) -> list[PhantomSection]:
     "The sections of the cohort's `n` cases."
     malignant = set(np.random.default_rng(seed).permutation(n)[: round(0.4 * n)].tolist())
@@ -229,7 +229,7 @@ def stain_phantom(
     classes = ("benign", "malignant")
     return Cohort("stain-phantom", classes, bags_of_sections(sections, classes, store, store), note, ("red", "green", "blue"))
 
-# %% ../../nbs/data/stain_phantoms.ipynb #67cd6e32
+# %% ../../nbs/data/stain_phantoms.ipynb #6a5cf45d
 def write_patch_folder(folder: str | Path, sections: list[PhantomSection]) -> None:
     "Write each section's patches as `<folder>/case_<case>_<section>_<stain>_patch<n>_x<x>_y<y>.png`, and labels.csv."
     folder = Path(folder)

@@ -92,7 +92,7 @@ def write(self: InstanceStore, name: str, key: dict[str, Any], instances: np.nda
     write_json(self._record_path(name), record)
     self.records[name] = record
 
-
+# %% ../../nbs/data/stores.ipynb #9a497170
 @patch
 def look_for(self: InstanceStore, name: str, key: dict[str, Any]) -> bool:
     "Whether the shard `name` made from `key` is there by now, written by this process or by another one."
@@ -126,7 +126,7 @@ def finish(self: InstanceStore) -> None:
     self.__dict__.pop("_layout", None)
     write_json(self.folder / "index.json", self.records)
 
-# %% ../../nbs/data/stores.ipynb #2d2de16f
+# %% ../../nbs/data/stores.ipynb #c40a6259
 @patch
 def rows(self: InstanceStore, name: str) -> Tensor:  # (N,) int64
     "The rows of the shard `name` in the sequence."
@@ -190,7 +190,7 @@ def _read_shard(self: InstanceStore, name: str, array: str, rows: np.ndarray) ->
         return np.array(self._map(name, array)[start:stop])
     return self._map(name, array)[rows]
 
-# %% ../../nbs/data/stores.ipynb #fd46093d
+# %% ../../nbs/data/stores.ipynb #c983088e
 @patch
 def verify(self: InstanceStore) -> int:
     "Compare every file with the hash taken when it was written; how many files that were."
@@ -201,7 +201,7 @@ def verify(self: InstanceStore) -> int:
                 raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
     return sum(len(record["hashes"]) for record in self.records.values())
 
-# %% ../../nbs/data/stores.ipynb #b6773da3
+# %% ../../nbs/data/stores.ipynb #42542b17
 @dataclass(frozen=True)
 class StoreArray:
     "The array called `name` of all shards of a store, as a source of its own, by the same rows."

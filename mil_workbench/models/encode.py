@@ -53,7 +53,7 @@ def read_ahead(images: Rows, chunk: int) -> Iterator[Tensor]:
             coming = pool.submit(images[start + chunk : start + 2 * chunk].read) if start + chunk < len(images) else coming
             yield now
 
-
+# %% ../../nbs/models/encode.ipynb #4fdaa6bc
 @torch.no_grad()
 def encode_parts(
     cohort: Cohort,  # of images, read from a store or from their files

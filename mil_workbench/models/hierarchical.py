@@ -8,7 +8,6 @@ __all__ = ['instance_weights', 'HierarchicalAttentionMIL']
 # %% ../../nbs/models/hierarchical.ipynb #7487154c
 from typing import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from ..data.bags import BagBatch, Level

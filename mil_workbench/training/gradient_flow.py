@@ -50,14 +50,14 @@ class Observed:
             for handle in handles:
                 handle.remove()
 
-
+# %% ../../nbs/training/gradient_flow.ipynb #094d244c
 def single_choices(output: MILOutput) -> list[str]:
     "The attention modules that had nothing to weigh: in every group they saw there was one member."
     alone = [f"attention.{level}." for level, weights in output.attention.items() if (weights == 1).all()]
     flat = output.instance_attention is not None and (output.instance_attention == 1).all()
     return [*alone, *(["attention."] if flat else [])]
 
-
+# %% ../../nbs/training/gradient_flow.ipynb #de939c01
 def audit_gradient_flow(
     model: nn.Module,
     batch: BagBatch,
@@ -115,7 +115,7 @@ def follower(name: str, place: Mapping[str, int]) -> str | None:
     siblings = [other for other in place if other.startswith(name.rpartition(".")[0] + ".")]
     return min(siblings, key=place.get, default=None)
 
-
+# %% ../../nbs/training/gradient_flow.ipynb #88595761
 WRONG = {  # verdict: what to do about it
     "no gradient": "mend the model: something detaches what they give, or a loss does not depend on it",
     "frozen": "let them require gradients, or declare them frozen",

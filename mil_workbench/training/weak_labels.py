@@ -7,7 +7,6 @@ __all__ = ['supervised_scores', 'weak_scores', 'by_band', 'compare_on_tissue']
 
 # %% ../../nbs/training/weak_labels.ipynb #702e182d
 import tempfile
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
