@@ -6,11 +6,11 @@
 __all__ = ['SEED', 'PRESETS', 'LEAST', 'DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY',
            'SELECTOR_ONLY', 'RECORD', 'RGB', 'MOST_PATCHES_SHOWN', 'apply_preset', 'check', 'Run', 'default_run_name',
            'start', 'start_with', 'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build',
-           'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'show_score', 'evaluate', 'score_without_stains',
-           'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results',
-           'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish',
-           'run_once', 'run_quietly', 'run_many', 'Extraction', 'start_extraction', 'load_images', 'extract',
-           'export_features', 'summarise_extraction']
+           'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'show_score', 'evaluate',
+           'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training',
+           'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical',
+           'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'Extraction', 'start_extraction',
+           'load_images', 'extract', 'export_features', 'summarise_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -292,12 +292,20 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
         }
     model = build_model(p.model, cohort.in_features, len(cohort.classes), **options)
     if not cohort.has_images:
-        model.embedding.standardise.fit(bag.instances if isinstance(bag.instances, torch.Tensor) else bag.instances.read() for bag in sets["train"])
+        model.embedding.standardise.fit(read_in_parts(sets["train"]))
     path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "frozen_encoder": run.frozen_encoder}
     if p.resume and path.exists() and read_json(path)["frozen_encoder"] != run.frozen_encoder:
         raise InputError(f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew")
     write_json(path, facts)
     return model
+
+
+def read_in_parts(bags: list[Bag], rows: int = 65536) -> Iterator[torch.Tensor]:  # (at most `rows`, D)
+    "The features of `bags`, so many rows at a time that the largest bag needs no more memory than any other."
+    for bag in bags:
+        for start in range(0, len(bag), rows):
+            part = bag.instances[start : start + rows]
+            yield part.read() if isinstance(part, Rows) else part
 
 
 def build_loss(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> MILLoss:
