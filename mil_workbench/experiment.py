@@ -502,7 +502,7 @@ def read_rows(values: torch.Tensor | Rows, rows: np.ndarray) -> np.ndarray:
 def plot_critical(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]], n_cases: int = 4) -> Figure | None:
     "Of the surest positive cases the image with the largest weight, or of patches the highest and the lowest; None where there are no images or no weights."
     shown = []
-    for bag, arrays, title in surest_cases(cohort, results, sets, n_cases):
+    for bag, arrays, title in surest_cases(cohort, results, sets, n_cases if cohort.channels != RGB else 2):
         images, weights = bag.instances if cohort.has_images else bag.images, instance_weights(arrays, bag.label)
         if images is None or weights is None:
             return None

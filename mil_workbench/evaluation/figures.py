@@ -109,7 +109,10 @@ def plot_patches(rows: Sequence[dict]) -> Figure:
             axis.set_xlabel(f"{weight:.2g}", color="tab:orange" if is_finding else "tab:grey", fontsize="small")
             for spine in axis.spines.values():
                 spine.set(color="tab:orange" if is_finding else "tab:grey", linewidth=3 if is_finding else 1)
-        line[0].set_title(row["title"], loc="left", fontsize="small")
+        line[0].text(0, 1.05, row["title"], transform=line[0].transAxes, fontsize="small").set_in_layout(False)
+    figure.get_layout_engine().set(hspace=0.15, rect=(0, 0, 1, 1 - 0.2 / (1.75 * len(rows))))  # room for the titles
+    if any(row.get("instance_labels") is not None for row in rows):
+        figure.supxlabel("below each patch its weight; orange where it shows the finding", fontsize="small")
     plt.close(figure)
     return figure
 
