@@ -192,3 +192,14 @@ def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
     with pytest.raises(InputError) as refusal:
         load(start_with(defaults | {"device": "cpu"} | parameters, defaults))
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_stain_study(run_notebook, tmp_path, patch_folder):
+    (tmp_path / "settings.ini").touch()  # so that this folder counts as the project
+    (tmp_path / "nbs").symlink_to(ROOT / "nbs")
+    options = {"cohort": patch_folder, "models": "hierarchical_attention,mean", "n_folds": 2, "epochs": 1, "patch_size": 32, "measure": "none"}
+    done = run_notebook("stain_study", **options)
+    assert done.returncode == 0, done.stderr[-2000:]
+    executed = (tmp_path / "out.ipynb").read_text()
+    assert "pooled test AUROC" in executed and "stain taken out" in executed
+    assert len(list(tmp_path.glob("papermill_runs/stains/*/metrics.json"))) == 4

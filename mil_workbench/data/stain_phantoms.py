@@ -69,7 +69,7 @@ def draw_ellipse(canvas: np.ndarray, place: np.ndarray, half_axes: tuple[float, 
 # %% ../../nbs/data/stain_phantoms.ipynb #fb47b093
 STAINS = ("h&e", "melan", "sox10")
 PHANTOM_VERSION = 1  # goes up when another section is drawn from the same seed
-DIFFICULTY = 1.6  # chosen on the cases of another seed; more of it makes malignant cells smaller
+DIFFICULTY = 1.0  # chosen on the cases of another seed; more of it makes malignant cells smaller
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,15 @@ class Lesion:
 
 # %% ../../nbs/data/stain_phantoms.ipynb #c92daf29
 def draw_outlines(section: PhantomSection) -> Lesion:
-    "Tissue, lesion and sheet of `section`; the first section of a malignant case always has a sheet, the others mostly."
+    "Tissue, lesion and sheet of `section`; the first section of a malignant case always has a sheet, half of the others have one."
     rng = np.random.default_rng((section.seed, section.case_number, section.number))
     middle = np.array([SIDE / 2, SIDE / 2])
     tissue = wobbly_disc(rng, middle + rng.normal(0, 15, 2), rng.uniform(0.40, 0.47) * SIDE)
     lesion = tissue & wobbly_disc(rng, middle + rng.normal(0, 50, 2), rng.uniform(0.28, 0.38) * SIDE)
     sheet = np.zeros_like(lesion)
-    if section.label == "malignant" and (rng.random() < 0.8 or section.number == 0):
+    if section.label == "malignant" and (rng.random() < 0.5 or section.number == 0):
         inside = np.argwhere(lesion)
-        sheet = lesion & wobbly_disc(rng, inside[rng.integers(len(inside))], rng.uniform(0.11, 0.2) * SIDE)
+        sheet = lesion & wobbly_disc(rng, inside[rng.integers(len(inside))], rng.uniform(0.07, 0.13) * SIDE)
     return Lesion(tissue, lesion, sheet)
 
 
@@ -130,7 +130,7 @@ def add_cells(rng: np.random.Generator, outlines: Lesion, section: PhantomSectio
     for nest in disturbed_grid(rng, quiet, nest_spacing, 0.12):
         draw_ellipse(nests, nest, rng.uniform(0.36, 0.5, 2) * nest_spacing, rng.uniform(0, np.pi), 1.0, 0.05)
     benign = disturbed_grid(rng, (nests > 0.5) & quiet, spacing, 0.1)
-    larger = radius * (1 + 0.42 / section.difficulty)
+    larger = radius * (1 + 0.525 / section.difficulty)
     malignant = disturbed_grid(rng, outlines.sheet, spacing * larger / radius / np.sqrt(0.62), 0.28)
     is_malignant = np.repeat([False, True], [len(benign), len(malignant)])
     radii = np.where(is_malignant, larger, radius) * np.exp(np.where(is_malignant, 0.28, 0.08) * rng.standard_normal(len(is_malignant)))
