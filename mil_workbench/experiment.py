@@ -49,7 +49,7 @@ from .evaluation.localisation import finding_by_position, instance_auroc, positi
 from .evaluation.metrics import METRICS, choose_threshold, classification_metrics, confusion, weighted_metrics
 from .files import InputError, hash_value, read_json, resolve, write_json, write_text
 from .models.build import build_model, model_options
-from .models.encode import encode_cohort, encode_parts, parts_of, weights_hash
+from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
 from .models.encoders import Encoder, architecture_of
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
@@ -622,36 +622,35 @@ def start_extraction(namespace: Mapping[str, Any]) -> Extraction:
 # %% ../nbs/experiment.ipynb #04bf4aa6
 def load_images(extraction: Extraction) -> Cohort:
     "The cohort whose images are to be encoded."
-    return load_with(extraction.parameters, extraction.changed)
+    cohort = load_with(extraction.parameters, extraction.changed)
+    source = cohort.bags[0].instances.source
+    if extraction.parameters.write_h5 == "stamp" and not (isinstance(source, Patches) and all(section.is_slide for section in source.sections.values())):
+        raise InputError("write_h5 stamp: STAMP wants the places of patches in µm, and only whole-slide files say them; choose trident")
+    return cohort
 
 
 def extract(extraction: Extraction, cohort: Cohort) -> pd.DataFrame:  # one row per section, or per case that has none
     "Encode the sections of this shard; which features are kept by now, of all sections."
     p = extraction.parameters
     encoder = Encoder(p.encoder, cohort.in_features, p.encoder_weights, train=False)
+    keys = part_keys(cohort, encoder)
     store = encode_parts(cohort, encoder, features_folder(cohort, encoder), choose_device(p.device), shard=p.shard, n_shards=p.n_shards)
     print(f"features of {encoder.description['name']}, {encoder.out_features} wide, in {store.folder}")
     rows = []
     for bag in cohort.bags:
         for name, part in parts_of(bag):
-            is_ready = name in store.records
+            is_ready = store.has(name, keys[name])
             rows.append((bag.id, name, part.stop - part.start, is_ready))
             if is_ready and p.write_h5 != "none":
-                export_features(resolve(p.h5_folder), name, bag, part, store, p, encoder)
+                export_features(resolve(p.h5_folder), name, bag.instances[part], store, p, encoder)
     return pd.DataFrame(rows, columns=["case_id", "section", "instances", "ready"])
 
 
-def export_features(folder: Path, name: str, bag: Bag, part: slice, store: InstanceStore, p: SimpleNamespace, encoder: Encoder) -> None:
-    "Write the features of one section as an .h5 file that other tools read, unless it is there."
-    path = folder / f"{name.replace('/', '_')}.h5"
-    if path.exists():
-        return
-    images = bag.instances[part]
-    if isinstance(images.source, Patches):
-        corners, resolution = images.source.corners(images.rows)
-    else:
-        corners, resolution = (bag.coords[part].numpy() if bag.coords is not None and bag.coords.shape[1] == 2 else None), None
+def export_features(folder: Path, name: str, images: Rows, store: InstanceStore, p: SimpleNamespace, encoder: Encoder) -> None:
+    "Write the features of one section as an .h5 file that other tools read."
+    corners, resolution = images.source.corners(images.rows) if isinstance(images.source, Patches) else (None, None)
     features = store.read(store.rows(name)).numpy()
+    path = folder / f"{name.replace('/', '_')}.h5"
     write_features(path, p.write_h5, features, corners, images.shape[-1], p.um_per_pixel, resolution, encoder.description["name"])
 
 

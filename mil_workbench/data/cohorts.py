@@ -10,6 +10,7 @@ __all__ = ['COLUMNS', 'MISSING', 'Cohort', 'read_table', 'read_manifest', 'order
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Callable
 
 import pandas as pd
 import torch
@@ -85,8 +86,8 @@ COLUMNS = ("case_id", "patient_id", "label")
 MISSING = ("", "NA", "N/A", "NaN", "nan", "null", "None")  # as spreadsheets, R and pandas write what is not there
 
 
-def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    "The rows of the manifest at `path`, as text; a slip in `columns` is an `InputError` that names it."
+def read_table(path: Path, columns: tuple[str, ...], case_name: Callable[[str], str] = str) -> pd.DataFrame:
+    "The rows of the manifest at `path`, as text, cases called by `case_name` of what is written; a slip in `columns` is an `InputError` that names it."
     try:
         manifest = pd.read_csv(path, dtype=str, keep_default_na=False)
     except FileNotFoundError:
@@ -97,6 +98,8 @@ def read_table(path: Path, columns: tuple[str, ...]) -> pd.DataFrame:
     if missing:
         raise InputError(f"{path}: lacks the column {missing[0]}; a manifest has the columns {', '.join(columns)}")
     manifest = manifest.apply(lambda column: column.str.strip())
+    manifest["case_id"] = manifest.case_id.map(case_name)
+    columns = (*columns, *({"patient_id"} & set(manifest) - set(columns)))  # where it is not asked for, it may still be there
     for column in columns:
         for row in manifest.index[manifest[column].isin(MISSING)]:
             # a person counts lines from 1, and the first line is the header

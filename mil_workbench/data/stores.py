@@ -97,17 +97,22 @@ def write(self: InstanceStore, name: str, key: dict[str, Any], instances: np.nda
 def look_for(self: InstanceStore, name: str, key: dict[str, Any]) -> bool:
     "Whether the shard `name` made from `key` is there by now, written by this process or by another one."
     if not self.has(name, key) and self._record_path(name).exists():
+        self._forget(name)
         self.records[name] = read_json(self._record_path(name))
-        self.__dict__.pop("_layout", None)
     return self.has(name, key)
 
 
 @patch
 def discard(self: InstanceStore, names: Iterable[str]) -> None:
-    "Take shards out of the store: those whose source is gone."
+    "Take shards out of the store: those whose source is gone or has changed. What another process has written anew is spared."
     for name in names:
+        path = self._record_path(name)
+        now = read_json(path) if path.exists() else self.records[name]
+        if now != self.records[name]:
+            self.look_for(name, now["key"])
+            continue
         self._forget(name)
-        self._record_path(name).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         for array in self.records.pop(name)["hashes"]:
             self.path(name, array).unlink(missing_ok=True)
 

