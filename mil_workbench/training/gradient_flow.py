@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..data.bags import BagBatch
 from ..files import InputError
-from ..models.layers import MILOutput
+from ..models.layers import MILOutput, ReLUDropout
 
 # %% ../../nbs/training/gradient_flow.ipynb #f2a62452
 VANISHING = 1e-6  # of the largest gradient norm in the model
@@ -38,7 +38,7 @@ class Observed:
         def called(name: str, module: nn.Module, output: Tensor) -> None:
             if name not in self.order:
                 self.order.append(name)
-            if isinstance(module, (nn.ReLU, nn.ReLU6)):
+            if isinstance(module, (nn.ReLU, nn.ReLU6, ReLUDropout)):
                 highest = output.detach().amax()
                 self.highest[name] = torch.maximum(self.highest.get(name, highest), highest)
 

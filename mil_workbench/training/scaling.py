@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['NETWORKS', 'measure', 'held', 'case_of_patches', 'peak_of_step', 'compare_steps_on_patches', 'cases_of_features',
-           'epoch_against_floor', 'resident_in_inference', 'compare_inference']
+           'pooling_products', 'epoch_against_floor', 'resident_in_inference', 'compare_inference']
 
 # %% ../../nbs/training/scaling.ipynb #8e975123
 import json
@@ -15,7 +15,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import numpy as np
 import torch
@@ -100,6 +100,20 @@ def cases_of_features(folder: Path, n_cases: int, n_instances: int, in_features:
     return [Bag(str(i), str(i), i % 2, Rows(store, store.rows(str(i))), levels) for i in range(n_cases)]
 
 
+def pooling_products(n: int, hidden_features: int, rows: int) -> Callable[[], None]:
+    "What `matrix_products` leaves out: scores from gated features, weighted sums, and both on the way back, `rows` at a time."
+    embedded, gated, score = torch.randn(n, hidden_features), torch.randn(n, 128), torch.randn(128, 1)
+    weights, pooled = torch.rand(n, 1), torch.randn(1, hidden_features)
+
+    def products() -> None:
+        for start in range(0, n, rows):
+            part = slice(start, start + rows)
+            gated[part] @ score, embedded[part].T @ weights[part]
+            weights[part] @ pooled, embedded[part] @ pooled.T, gated[part].T @ weights[part], weights[part] @ score.T
+
+    return products
+
+
 def epoch_against_floor(n_cases: int, n_instances: int, in_features: int, rounds: int = 3) -> dict[str, float]:
     "Median seconds of a training epoch, of reading the features, and of the head's products; and the ratio of the first to the others' sum."
     with tempfile.TemporaryDirectory() as folder:
@@ -107,6 +121,7 @@ def epoch_against_floor(n_cases: int, n_instances: int, in_features: int, rounds
         model = build_model("hierarchical_attention", in_features, 2, levels=["section", "stain", "case"])
         optimizer, dataset = make_optimizer(model, FitSettings()), BagDataset(bags)
         sampler, accelerator = BagBatchSampler(dataset.sizes, batch_size=4), Accelerator(cpu=True)
+        pooling = pooling_products(n_instances, 128, 2048)
         products = matrix_products(pack([replace(bags[0], instances=bags[0].instances.read())]), 128, 2048)
         seconds = {"epoch": [], "reading": [], "products": []}
         for i in range(rounds + 1):
@@ -118,6 +133,7 @@ def epoch_against_floor(n_cases: int, n_instances: int, in_features: int, rounds
             moments.append(time.perf_counter())
             for _ in bags:
                 products()
+                pooling()
             moments.append(time.perf_counter())
             if i:  # the first round warms up
                 for name, spent in zip(seconds, np.diff(moments)):
