@@ -34,7 +34,7 @@ train: setup
 	@$(BIN)/python -c "from mil_workbench.batch.run_folder import summarise; print(summarise('$(RUNS)/fold0'), summarise('$(RUNS)/mri-fold0'), sep='\n')"
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal $(if $(SLOW),,-m "not slow")  # one thread for each of two workers
+	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")
 
 lab: setup
 	$(BIN)/jupyter lab nbs
