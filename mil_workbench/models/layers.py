@@ -89,7 +89,7 @@ class ReLUDropout(nn.Module):
         is_kept = drawn.view(torch.uint8)[: values.numel()].view(values.shape) >= self.dropped
         return F.relu_(values * (is_kept * (256 / (256 - self.dropped))).to(values.dtype))
 
-
+# %% ../../nbs/models/layers.ipynb #fce9c7a7
 class Embedding(nn.Module):
     "Standardise, then Linear, ReLU and Dropout: (N, in_features) -> (N, hidden_features); images pass an encoder first."
 
