@@ -6,6 +6,8 @@
 __all__ = ['supervised_scores', 'weak_scores', 'by_band', 'compare_on_tissue']
 
 # %% ../../nbs/training/weak_labels.ipynb #702e182d
+import contextlib
+import io
 import tempfile
 
 import numpy as np
@@ -48,7 +50,7 @@ def weak_scores(model_name: str, features: Tensor, tiles: TissueTiles, epochs: i
         model = build_model(model_name, features.shape[1], 2)
         model.embedding.standardise.fit(bag.instances for bag in train)
         settings = FitSettings(epochs=epochs, batch_size=4, lr=1e-3, patience=20)
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             fit(model, MILLoss(label_smoothing=0.1), train, sets["validation"], settings, folder)
         rows = (tiles.bands == band).nonzero()[:, 0]
         weights = predict(model, [Bag("band", "band", 1, features[rows])]).instances[0]
