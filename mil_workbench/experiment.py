@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['SEED', 'PRESETS', 'LEAST', 'DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY',
-           'SELECTOR_ONLY', 'RECORD', 'RGB', 'MOST_PATCHES_SHOWN', 'apply_preset', 'check', 'Run', 'default_run_name',
-           'start', 'start_with', 'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build',
-           'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'show_score', 'evaluate',
-           'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training',
-           'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical',
-           'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'Extraction', 'start_extraction',
-           'load_images', 'extract', 'export_features', 'summarise_extraction']
+           'SELECTOR_ONLY', 'RECORD', 'MOST_PATCHES_SHOWN', 'apply_preset', 'require_least', 'check', 'Run',
+           'default_run_name', 'start', 'start_with', 'load_with', 'load', 'split', 'features_folder', 'encode',
+           'plot_sets', 'build', 'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results',
+           'show_score', 'evaluate', 'score_without_stains', 'defined', 'instance_weights', 'score_instances',
+           'kept_epoch', 'plot_training', 'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention',
+           'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'Extraction',
+           'start_extraction', 'load_images', 'extract', 'export_features', 'summarise_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
@@ -40,7 +40,7 @@ from .data.cohorts import Cohort
 from .data.features import write_features
 from .data.named_cohorts import kind_of, load_cohort
 from .data.prepare import available_cores
-from .data.slides import Patches, PatchSettings
+from .data.slides import RGB, Patches, PatchSettings
 from .data.splits import SETS, load_folds, make_folds, write_folds
 from .data.stores import InstanceStore
 from .data.volumes import SliceSettings
@@ -103,12 +103,17 @@ SELECTOR_ONLY = (
 )
 
 
-def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
-    "Raise an `InputError` for parameter values that make no sense together; `defaults` tell which were set."
+def require_least(values: Mapping[str, Any]) -> None:
+    "Raise an `InputError` for a number below the least that makes sense."
     for name, (least, reached) in LEAST.items():
-        value = values[name]
+        value = values.get(name)
         if value is not None and (value < least or (value == least and not reached)):
             raise InputError(f"{name} must be {'at least' if reached else 'above'} {least}, not {value}")
+
+
+def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    "Raise an `InputError` for parameter values that make no sense together; `defaults` tell which were set."
+    require_least(values)
     for name in ("label_smoothing", "dropout", "attention_dropout", "classifier_dropout"):
         if values[name] >= 1:
             raise InputError(f"{name} must be below 1, not {values[name]}")
@@ -455,7 +460,6 @@ def plot_results(run: Run, cohort: Cohort, results: Results) -> Figure:
     return plot_scores(said.labels, said.probabilities, cohort.classes, results.metrics[name]["threshold"], title)
 
 
-RGB = ("red", "green", "blue")
 MOST_PATCHES_SHOWN = 2000  # of a section
 
 
@@ -519,7 +523,7 @@ def plot_critical(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]
 
 def plot_tissue(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]]) -> Figure | None:
     "Of the surest positive case the section of each stain that counted most, as a heatmap; None where there are no stains, weights or coordinates."
-    bag, arrays, title = surest_cases(cohort, results, sets, 1)[0]
+    bag, arrays, _ = surest_cases(cohort, results, sets, 1)[0]
     images = bag.instances if cohort.has_images else bag.images
     if not has_stain_weights(arrays) or images is None or bag.coords is None:
         return None
@@ -603,10 +607,7 @@ class Extraction:
 def start_extraction(namespace: Mapping[str, Any]) -> Extraction:
     "Judge the running notebook's parameters (`namespace` is its globals())."
     values, _, defaults = notebook_parameters(namespace)
-    for name in ("patch_size", "um_per_pixel", "patches_per_section", "slice_size"):
-        least, reached = LEAST[name]
-        if values[name] is not None and (values[name] < least or (values[name] == least and not reached)):
-            raise InputError(f"{name} must be {'at least' if reached else 'above'} {least}, not {values[name]}")
+    require_least(values)
     if not 0 <= values["shard"] < values["n_shards"]:
         raise InputError(f"shard {values['shard']} is out of range: n_shards {values['n_shards']} gives shards 0 to {values['n_shards'] - 1}")
     if values["encoder_weights"] == "none":

@@ -20,6 +20,7 @@ from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_fold
 from mil_workbench.data.stores import InstanceStore
 from mil_workbench.experiment import load, start_with
 from mil_workbench.files import InputError, read_json
+from mil_workbench.training import scaling
 
 REAL_FILES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
 needs_real_files = pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real feature files and tiles are not on this machine")
@@ -203,3 +204,13 @@ def test_stain_study(run_notebook, tmp_path, patch_folder):
     executed = (tmp_path / "out.ipynb").read_text()
     assert "pooled test AUROC" in executed and "stain taken out" in executed
     assert len(list(tmp_path.glob("papermill_runs/stains/*/metrics.json"))) == 4
+
+
+@pytest.mark.slow
+def test_memory_of_cases_of_full_size():
+    frozen = scaling.compare_steps_on_patches("densenet121", False, stains=3, sections=4, patches=50, size=224, chunk=16)
+    trained = scaling.compare_steps_on_patches("resnet18", True, stains=3, sections=4, patches=50, size=224, chunk=16)
+    gained = scaling.compare_inference((100_000, 1_000_000), 512)
+    print(frozen, trained, gained)
+    assert frozen["ratio"] <= 1.1 and trained["ratio"] <= 1.25
+    assert max(gained.values()) <= 300

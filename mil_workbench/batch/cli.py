@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:  # 0, or 2 where the input 
     parser = argparse.ArgumentParser("mil-workbench", description="Multiple-instance learning on medical images.")
     commands = parser.add_subparsers(dest="command", required=True)
     weights = commands.add_parser("fetch-weights", help="download an encoder's ImageNet weights into torchvision's cache")
-    weights.add_argument("names", nargs="+", metavar="encoder", help="resnet18, densenet121 or efficientnet_lite0")
+    weights.add_argument("names", nargs="+", metavar="encoder", help="resnet18, densenet121, efficientnet_lite0 or another of torchvision's networks")
     given = parser.parse_args(arguments)
     try:
         fetch(given.names)

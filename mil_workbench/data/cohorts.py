@@ -147,9 +147,10 @@ def natural(name: str) -> list:
 
 def sort_sections(rows: pd.DataFrame) -> pd.DataFrame:
     "The `rows` of a case with its columns `stain` and `section` filled in, in their order."
+    stems = pd.Series([Path(file).stem for file in rows.file], rows.index)
     rows = rows.assign(
         stain=rows.stain.mask(rows.stain.isin(MISSING), "tissue").str.lower() if "stain" in rows else "tissue",
-        section=rows.section if "section" in rows else [Path(file).stem for file in rows.file],
+        section=rows.section.mask(rows.section.isin(MISSING), stems) if "section" in rows else stems,
     )
     order = sorted(range(len(rows)), key=lambda i: (natural(rows.stain.iloc[i]), natural(rows.section.iloc[i])))
     return rows.iloc[order]

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from .cohorts import COLUMNS, Cohort
 from .prepare import prepare
-from .slides import bags_of_sections
+from .slides import RGB, bags_of_sections
 from .stores import InstanceStore
 from ..files import whole_file, write_text
 
@@ -227,7 +227,7 @@ def stain_phantom(
     prepare(store, sections, keys, draw_tiles, n_workers, unit="section")
     note = "Phantoms: cells drawn in three stains. A score on them says that a method works, not that it works on patients."
     classes = ("benign", "malignant")
-    return Cohort("stain-phantom", classes, bags_of_sections(sections, classes, store, store), note, ("red", "green", "blue"))
+    return Cohort("stain-phantom", classes, bags_of_sections(sections, classes, store, store), note, RGB)
 
 # %% ../../nbs/data/stain_phantoms.ipynb #6a5cf45d
 def write_patch_folder(folder: str | Path, sections: list[PhantomSection]) -> None:

@@ -101,7 +101,7 @@ def look_for(self: InstanceStore, name: str, key: dict[str, Any]) -> bool:
         self.records[name] = read_json(self._record_path(name))
     return self.has(name, key)
 
-
+# %% ../../nbs/data/stores.ipynb #c40a6259
 @patch
 def discard(self: InstanceStore, names: Iterable[str]) -> None:
     "Take shards out of the store: those whose source is gone or has changed. What another process has written anew is spared."
@@ -131,7 +131,7 @@ def finish(self: InstanceStore) -> None:
     self.__dict__.pop("_layout", None)
     write_json(self.folder / "index.json", self.records)
 
-# %% ../../nbs/data/stores.ipynb #c40a6259
+# %% ../../nbs/data/stores.ipynb #c983088e
 @patch
 def rows(self: InstanceStore, name: str) -> Tensor:  # (N,) int64
     "The rows of the shard `name` in the sequence."
@@ -195,7 +195,7 @@ def _read_shard(self: InstanceStore, name: str, array: str, rows: np.ndarray) ->
         return np.array(self._map(name, array)[start:stop])
     return self._map(name, array)[rows]
 
-# %% ../../nbs/data/stores.ipynb #c983088e
+# %% ../../nbs/data/stores.ipynb #42542b17
 @patch
 def verify(self: InstanceStore) -> int:
     "Compare every file with the hash taken when it was written; how many files that were."
@@ -206,7 +206,7 @@ def verify(self: InstanceStore) -> int:
                 raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
     return sum(len(record["hashes"]) for record in self.records.values())
 
-# %% ../../nbs/data/stores.ipynb #42542b17
+# %% ../../nbs/data/stores.ipynb #8b2fc466
 @dataclass(frozen=True)
 class StoreArray:
     "The array called `name` of all shards of a store, as a source of its own, by the same rows."

@@ -137,7 +137,7 @@ def architecture_of(name: str) -> Architecture:
     try:
         with torch.device("meta"):  # only its shape is looked at
             layers = dict(get_model(name, weights=None).named_modules())
-    except NotImplementedError:  # a network that draws its weights in another way
+    except RuntimeError:  # some networks cannot be made without their weights
         layers = dict(get_model(name, weights=None).named_modules())
     first = next(layer for layer, module in layers.items() if isinstance(module, nn.Conv2d))
     last = [layer for layer, module in layers.items() if isinstance(module, nn.Linear)][-1:]

@@ -75,7 +75,7 @@ class ReLUDropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
-        self.p, self.dropped = p, round(256 * p)  # of 256 bytes
+        self.p, self.dropped = p, min(round(256 * p), 255)  # of 256 bytes
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
