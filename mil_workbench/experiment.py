@@ -110,7 +110,7 @@ def require_least(values: Mapping[str, Any]) -> None:
         if value is not None and (value < least or (value == least and not reached)):
             raise InputError(f"{name} must be {'at least' if reached else 'above'} {least}, not {value}")
 
-
+# %% ../nbs/experiment.ipynb #01c8e051
 def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     "Raise an `InputError` for parameter values that make no sense together; `defaults` tell which were set."
     require_least(values)
@@ -143,7 +143,7 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     if values["loss"] != "focal" and set_names & {"focal_alpha", "focal_gamma"}:
         raise InputError("focal_alpha and focal_gamma have no effect without loss focal")
 
-# %% ../nbs/experiment.ipynb #228587eb
+# %% ../nbs/experiment.ipynb #3ca63315
 @dataclass
 class Run:
     "A run under way."
@@ -192,7 +192,7 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
     print(f"run folder: {folder.path}")
     return Run(SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name]))
 
-# %% ../nbs/experiment.ipynb #f82949cb
+# %% ../nbs/experiment.ipynb #976f8947
 def load_with(p: SimpleNamespace, changed: frozenset[str]) -> Cohort:
     "The cohort of the parameters `p`; one of those in `changed` that has no effect on it is refused."
     kind = kind_of(p.cohort)
@@ -243,7 +243,7 @@ def split(run: Run, cohort: Cohort) -> dict[str, list[Bag]]:  # train, validatio
     write_json(run.folder / "environment.json", describe_environment() | facts | {"device": device, "gpu": gpu, "threads": torch.get_num_threads()})
     return sets
 
-# %% ../nbs/experiment.ipynb #fd0de380
+# %% ../nbs/experiment.ipynb #f31eaca9
 def features_folder(cohort: Cohort, encoder: Encoder) -> Path:
     "Where the features of the cohort's images are kept."
     images = cohort.bags[0].instances.source.folder
@@ -282,7 +282,7 @@ def plot_sets(sets: Mapping[str, list[Bag]], classes: tuple[str, ...]) -> Figure
     plt.close(figure)
     return figure
 
-# %% ../nbs/experiment.ipynb #36cce9bf
+# %% ../nbs/experiment.ipynb #226512b8
 def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     "The run's model; features are standardised by the training instances. model.json is written."
     p = run.parameters
@@ -333,7 +333,7 @@ def audit(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag
     first = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed).batches()[0]
     return audit_gradient_flow(model, pack([dataset[i] for i in first]), loss, optimizer=make_optimizer(model, fit_settings(run)))
 
-# %% ../nbs/experiment.ipynb #04666da2
+# %% ../nbs/experiment.ipynb #cb722b1e
 def train(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag]]) -> pd.DataFrame:  # the history
     "Train, or go on where the run stopped; `model` ends with the weights of its best epoch."
     return fit_in_processes(run.parameters.n_processes, model, loss, sets["train"], sets["validation"], fit_settings(run), run.folder.path)
@@ -378,7 +378,7 @@ def show_score(value: float | None, low: float | None, high: float | None) -> st
         return "not defined"
     return f"{value:.3f}" + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
-# %% ../nbs/experiment.ipynb #3d869c93
+# %% ../nbs/experiment.ipynb #d27cc72b
 def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list[Bag]]) -> Results:
     "Predict and score validation and test cases; predictions.csv and attention.h5 are written."
     predictions = {name: predict(model, sets[name]) for name in ("validation", "test") if sets[name]}
@@ -399,7 +399,7 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
         write_attention(run.folder / "attention.h5", "test", predictions["test"])
     return Results(predictions, metrics)
 
-# %% ../nbs/experiment.ipynb #da12fe8c
+# %% ../nbs/experiment.ipynb #60fc4aa1
 def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -> dict[str, dict[str, float | int | None]]:
     "For each stain the AUROC of the cases without it, beside that of the same cases with it; empty where cases have no stains."
     stains = sorted({stain for bag in bags for level in bag.levels if level.name == "stain" for stain in level.groups})
@@ -417,7 +417,7 @@ def defined(value: float) -> float | None:
     "None for a score that does not exist, as the AUROC of cases of one class."
     return None if np.isnan(value) else float(value)
 
-# %% ../nbs/experiment.ipynb #60fc4aa1
+# %% ../nbs/experiment.ipynb #7b74ece8
 def instance_weights(arrays: Mapping[str, np.ndarray], label: int) -> tuple[str, np.ndarray] | None:  # what they are, (N,)
     "The weights a case is looked at by: its selection, that of its own class where there are several, else its attention."
     if "selection" in arrays:
@@ -441,7 +441,7 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
     frequency = finding_by_position(seen)
     return {"auroc": auroc, "position_auroc": instance_auroc((position_weights(frequency, len(labels)), labels) for _, labels in known)}
 
-# %% ../nbs/experiment.ipynb #abd85ed5
+# %% ../nbs/experiment.ipynb #c34def34
 def kept_epoch(folder: RunFolder) -> int:
     "The epoch whose weights a run kept."
     return load_checkpoint(folder / "checkpoints" / "best.safetensors")[1]["epoch"]
@@ -473,7 +473,7 @@ def surest_cases(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]]
         found.append((bag, said.instances[i], title))
     return found
 
-# %% ../nbs/experiment.ipynb #bb3b7529
+# %% ../nbs/experiment.ipynb #fcf183fd
 def has_stain_weights(arrays: Mapping[str, np.ndarray]) -> bool:
     "Whether there are weights of stains and sections, as hierarchical attention gives them."
     return {"section", "stain", "case"} <= set(arrays)
@@ -496,7 +496,7 @@ def plot_attention(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag
         levels.append({"title": title, "stains": dict(zip(stain.groups, arrays["case"])), "sections": dict(zip(stain.groups, of_stains))})
     return plot_level_weights(levels)
 
-# %% ../nbs/experiment.ipynb #c8bf13d3
+# %% ../nbs/experiment.ipynb #07c98cfe
 def read_rows(values: torch.Tensor | Rows, rows: np.ndarray) -> np.ndarray:
     "The `rows` of images or masks, in memory or on disk."
     rows = torch.from_numpy(np.asarray(rows))
@@ -546,7 +546,7 @@ def finish(run: Run, results: Results) -> None:
     write_json(run.folder / "metrics.json", results.metrics)
     run.folder.release()
 
-# %% ../nbs/experiment.ipynb #9a130e1f
+# %% ../nbs/experiment.ipynb #10267b8c
 def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
     folder = RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values)))
@@ -562,7 +562,7 @@ def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> RunFolde
     finish(run, evaluate(run, cohort, model, sets))
     return run.folder
 
-# %% ../nbs/experiment.ipynb #7b53ce5c
+# %% ../nbs/experiment.ipynb #b33cc8d2
 def run_quietly(values: Mapping[str, Any], defaults: Mapping[str, Any], threads: int) -> str:
     "`run_once` with `threads` threads and without a word; the run's folder."
     torch.set_num_threads(threads)
@@ -595,7 +595,7 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
         require_same_parameters(folder, values)
     return folders
 
-# %% ../nbs/experiment.ipynb #bbb33e5b
+# %% ../nbs/experiment.ipynb #04bf4aa6
 @dataclass
 class Extraction:
     "An extraction under way."
@@ -620,7 +620,7 @@ def start_extraction(namespace: Mapping[str, Any]) -> Extraction:
     choose_device(values["device"])
     return Extraction(SimpleNamespace(**values), frozenset(name for name, value in values.items() if value != defaults[name]))
 
-# %% ../nbs/experiment.ipynb #04bf4aa6
+# %% ../nbs/experiment.ipynb #17d6263c
 def load_images(extraction: Extraction) -> Cohort:
     "The cohort whose images are to be encoded."
     cohort = load_with(extraction.parameters, extraction.changed)

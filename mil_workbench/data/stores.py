@@ -164,7 +164,7 @@ def hashes_of(self: InstanceStore, rows: Tensor) -> list[str]:
     names, _, starts = self._layout
     return [self.records[names[i]]["hashes"]["instances"] for i in np.unique(np.searchsorted(starts, rows.numpy(), side="right") - 1)]
 
-
+# %% ../../nbs/data/stores.ipynb #b6773da3
 @patch
 def _map(self: InstanceStore, name: str, array: str) -> np.ndarray:
     if (name, array) not in self._maps:
@@ -195,7 +195,7 @@ def _read_shard(self: InstanceStore, name: str, array: str, rows: np.ndarray) ->
         return np.array(self._map(name, array)[start:stop])
     return self._map(name, array)[rows]
 
-# %% ../../nbs/data/stores.ipynb #42542b17
+# %% ../../nbs/data/stores.ipynb #213cb5a9
 @patch
 def verify(self: InstanceStore) -> int:
     "Compare every file with the hash taken when it was written; how many files that were."
@@ -206,7 +206,7 @@ def verify(self: InstanceStore) -> int:
                 raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
     return sum(len(record["hashes"]) for record in self.records.values())
 
-# %% ../../nbs/data/stores.ipynb #8b2fc466
+# %% ../../nbs/data/stores.ipynb #3bf72ad3
 @dataclass(frozen=True)
 class StoreArray:
     "The array called `name` of all shards of a store, as a source of its own, by the same rows."
