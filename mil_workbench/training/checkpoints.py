@@ -68,16 +68,16 @@ def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Modu
             raise InputError(f"{path}: checkpoint of another model: its {name} is {there}, this one's is {here}")
 
 # %% ../../nbs/training/checkpoints.ipynb #f6ed2451
-def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any]) -> None:
-    "Write `model`, `optimizer` and `facts` (JSON-like) of one moment, whole or not at all."
+def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any], midway: dict[str, Tensor] = {}) -> None:
+    "Write `model`, `optimizer`, `facts` (JSON-like) and what else there is `midway` in an epoch, whole or not at all."
     state = optimizer.state_dict()
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {f"midway.{name}": tensor for name, tensor in midway.items()}
     for i, memory in state["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in memory.items()}
     _write(path, tensors, {"description": model.description, "groups": state["param_groups"], "facts": facts})
 
 
-def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Any]:  # the facts
+def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts, midway
     "Bring `model` and `optimizer` back to the moment stored in `path`."
     tensors, header = _read(path)
     _require_same_model(path, header["description"], model)
@@ -89,4 +89,4 @@ def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
             memories.setdefault(int(i), {})[key] = tensor
     _restore_selection(model, header["description"])
     optimizer.load_state_dict({"state": memories, "param_groups": header["groups"]})
-    return header["facts"]
+    return header["facts"], {name.removeprefix("midway."): tensor for name, tensor in tensors.items() if name.startswith("midway.")}

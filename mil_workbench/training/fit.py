@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer', 'begin_epoch', 'backward',
-           'step', 'train_epoch', 'validate', 'counts_from', 'best_epoch', 'is_over', 'Files', 'tell',
-           'someone_watches', 'fit', 'fit_in_processes']
+           'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'best_epoch', 'is_over', 'Files', 'tell',
+           'someone_watches', 'Progress', 'take_up', 'one_epoch', 'fit', 'fit_in_processes',
+           'join_unless_asked_to_stop']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
 import os
 import pickle
 import socket
+import signal
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Sequence
+from typing import Any, Callable, Literal, Sequence
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
-from torch.multiprocessing import start_processes
+from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 from tqdm.auto import tqdm
 
 from ..data.bags import Bag, BagBatch, BagBatchSampler, BagDataset, SamplingStrategy, pack
@@ -35,6 +37,7 @@ from .dynamics import batch_loss_spread, critical_instances, share_changed, shar
 from .gradient_flow import audit_gradient_flow, require_gradient_flow
 from .losses import MILLoss
 from .prediction import Predictions, predict, write_attention
+from .preemption import Preempted, any_asked, random_states, restore_random_states, stop_requests
 from mil_workbench.training.schedules import (
     LearningRateSchedule, TemperatureSchedule, annealing_ends, learning_rate_factor, plateau_factor, temperature_at,
 )
@@ -146,26 +149,32 @@ def step(model: nn.Module, optimizer, accelerator: Accelerator, grad_clip: float
 
 
 def train_epoch(
-    model: nn.Module, loss: MILLoss, dataset: BagDataset, sampler: BagBatchSampler, optimizer, accelerator: Accelerator, accumulate: int, grad_clip: float
+    model: nn.Module, loss: MILLoss, dataset: BagDataset, batches: list[list[int]], optimizer, accelerator: Accelerator, settings: FitSettings,
+    logs: list[dict[str, Tensor]],  # of the batches that are done; more are added
+    asked_to_stop: Callable[[], bool],
 ) -> dict[str, float]:
-    "One pass over the training bags: means over bags of each loss term, and the spread between batches."
+    "The rest of a pass over the training bags: means over all its bags of each loss term, and the spread between batches. Raises `Preempted` between two steps."
     model.train()
-    logs, sizes = [], []
     rank, n_processes = accelerator.process_index, accelerator.num_processes
-    batches = sampler.batches()
-    for first in range(0, len(batches), accumulate):
-        together = batches[first : first + accumulate]
+    for first in range(len(logs), len(batches), settings.accumulate):
+        if any_asked(asked_to_stop(), accelerator):
+            raise Preempted
+        together = batches[first : first + settings.accumulate]
         n_bags = sum(map(len, together))
         for numbers in together:
             mine = numbers[rank::n_processes]
             batch = pack([dataset[i] for i in mine or numbers[:1]]).to(accelerator.device, non_blocking=True)
             log = backward(model, loss, batch, len(mine) / n_bags, accelerator)
             logs.append({name: value * len(mine) / len(numbers) for name, value in log.items()})
-            sizes.append(len(numbers))
-        step(model, optimizer, accelerator, grad_clip)
-    by_name = {name: accelerator.reduce(torch.stack([log[name] for log in logs]), "sum").cpu().double().numpy() for name in logs[0]}
-    record = {name: float(np.average(values, weights=sizes)) for name, values in by_name.items()}
+        step(model, optimizer, accelerator, settings.grad_clip)
+    by_name = {name: values.cpu().double().numpy() for name, values in add_up(logs, accelerator).items()}
+    record = {name: float(np.average(values, weights=[len(numbers) for numbers in batches])) for name, values in by_name.items()}
     return record | batch_loss_spread(by_name["train_cross_entropy"].tolist())
+
+
+def add_up(logs: list[dict[str, Tensor]], accelerator: Accelerator) -> dict[str, Tensor]:  # name: (batches,)
+    "What the processes' logs say together of each batch."
+    return {name: accelerator.reduce(torch.stack([log[name] for log in logs]), "sum") for name in logs[0]}
 
 # %% ../../nbs/training/fit.ipynb #1ad487c5
 def validate(model: nn.Module, bags: Sequence[Bag], critical_before: list[int] | None) -> tuple[dict[str, Any], list[int] | None, Predictions]:
@@ -238,6 +247,16 @@ class Files:
         write_text(self.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         save_state(self.last, model, optimizer, {"history": history, "critical": critical, "scaler": scaler and scaler.state_dict()})
 
+    def keep_midway(self, model, optimizer, history: list[dict], critical, logs: list[dict[str, Tensor]], seconds: float, accelerator: Accelerator) -> None:
+        "Write the state in the middle of an epoch."
+        midway = {f"log.{name}": values for name, values in add_up(logs, accelerator).items()} if logs else {}
+        midway |= {f"random.{name}": state for name, state in random_states(accelerator).items()}
+        scaler = accelerator.scaler and accelerator.scaler.state_dict()
+        if accelerator.is_main_process:
+            facts = {"history": history, "critical": critical, "scaler": scaler, "batches": len(logs), "seconds": seconds}
+            save_state(self.last, model, optimizer, facts, midway)
+        accelerator.wait_for_everyone()
+
 
 def tell(record: dict[str, Any], epochs: int, progress: tqdm) -> None:
     "Move the bar if someone watches, else print one line for the log."
@@ -254,6 +273,60 @@ def someone_watches() -> bool:
     return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
 
 # %% ../../nbs/training/fit.ipynb #1117d3f4
+@dataclass
+class Progress:
+    "How far a run has come."
+
+    history: list[dict]  # of the epochs that are done
+    critical: list[int] | None = None  # instances, at the last validation
+    logs: list[dict[str, Tensor]] = field(default_factory=list)  # of the epoch's batches that are done
+    random: dict[str, Tensor] | None = None  # states to go on from within an epoch
+    seconds: float = 0.0  # spent on the epoch before
+
+
+def take_up(path: Path, model: nn.Module, optimizer, accelerator: Accelerator, epochs: int) -> Progress:
+    "The progress that was kept in `path`; `model` and `optimizer` are brought to that moment."
+    facts, midway = load_state(path, model, optimizer)
+    if accelerator.scaler is not None and facts["scaler"] is not None:
+        accelerator.scaler.load_state_dict(facts["scaler"])
+    progress, done = Progress(facts["history"], facts["critical"]), facts.get("batches")
+    if done is None:
+        print(f"going on after epoch {len(progress.history)} of {epochs}")
+        return progress
+    print(f"going on within epoch {len(progress.history) + 1} of {epochs}, after {done} batches of it")
+    share = 1.0 if accelerator.is_main_process else 0.0  # the logs were added up over the processes
+    logs = {name.removeprefix("log."): (values * share).to(accelerator.device) for name, values in midway.items() if name.startswith("log.")}
+    progress.logs = [{name: values[i] for name, values in logs.items()} for i in range(done)]
+    progress.random = {name.removeprefix("random."): state for name, state in midway.items() if name.startswith("random.")}
+    progress.seconds = facts["seconds"]
+    return progress
+
+# %% ../../nbs/training/fit.ipynb #da8025bc
+def one_epoch(
+    model: nn.Module, loss: MILLoss, dataset: BagDataset, sampler: BagBatchSampler, validation: Sequence[Bag], optimizer,
+    accelerator: Accelerator, settings: FitSettings, so_far: Progress, files: Files, asked_to_stop: Callable[[], bool],
+) -> Predictions:  # on validation
+    "Train what is left of an epoch, and validate; `so_far` moves on by one entry. Asked to stop, it keeps the state and raises `Preempted`."
+    started, epoch, history = time.perf_counter() - so_far.seconds, len(so_far.history), so_far.history
+    dataset.epoch = sampler.epoch = epoch
+    record, batches = begin_epoch(epoch, model, optimizer, settings, history), sampler.batches()
+    if so_far.random is not None:
+        restore_random_states(so_far.random, accelerator)
+    try:
+        record |= train_epoch(model, loss, dataset, batches, optimizer, accelerator, settings, so_far.logs, asked_to_stop)
+    except Preempted:
+        files.keep_midway(model, optimizer, history, so_far.critical, so_far.logs, time.perf_counter() - started, accelerator)
+        done = f"after {len(so_far.logs)} of {len(batches)} batches of epoch {epoch + 1}"
+        raise Preempted(f"asked to stop {done}; the state is kept in {files.last}, and the same call goes on from there") from None
+    validated, critical, said = validate(model, validation, so_far.critical)
+    for name, value in (("training", record["train_loss"]), ("validation", validated["validation_cross_entropy"])):
+        if not np.isfinite(value):
+            raise InputError(f"epoch {epoch}: the {name} loss is {value}; lower lr, or turn amp off. The epochs before it are kept in {files.folder}")
+    history.append(record | validated | {"seconds": time.perf_counter() - started})
+    so_far.critical, so_far.logs, so_far.random, so_far.seconds = critical, [], None, 0.0
+    return said
+
+# %% ../../nbs/training/fit.ipynb #eabbb010
 def fit(
     model: nn.Module,
     loss: MILLoss,
@@ -262,44 +335,38 @@ def fit(
     settings: FitSettings,
     folder: str | Path,  # of the run; a state in it is taken up
     frozen: tuple[str, ...] = (),  # parts of the model frozen on purpose
+    on_epoch: Callable[[dict], None] | None = None,  # is given each epoch's entry of the history, the earlier ones of a resumed run first
 ) -> pd.DataFrame:  # the history, one row per epoch
-    "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch."
+    "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch. Raises `Preempted` when asked to stop."
     files, accelerator, first = Files(Path(folder)), make_accelerator(settings), counts_from(model, settings)
     model.to(accelerator.device)
     optimizer = accelerator.prepare(make_optimizer(model, settings))
     dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)
     sampler = BagBatchSampler(dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed)
-    history, critical = [], None
+    so_far = Progress([])
     if files.last.exists():
-        facts = load_state(files.last, model, optimizer)
-        history, critical = facts["history"], facts["critical"]
-        if accelerator.scaler is not None and facts["scaler"] is not None:
-            accelerator.scaler.load_state_dict(facts["scaler"])
-        print(f"going on after epoch {len(history)} of {settings.epochs}")
+        so_far = take_up(files.last, model, optimizer, accelerator, settings.epochs)
     elif settings.gradient_audit == "stop":
         batch = pack([dataset[i] for i in sampler.batches()[0]]).to(accelerator.device)
         require_gradient_flow(audit_gradient_flow(model, batch, loss, frozen, optimizer))
     hidden = not (someone_watches() and accelerator.is_main_process)
-    progress = tqdm(total=settings.epochs, initial=len(history), unit="epoch", disable=hidden)
-    while not is_over(history, first, settings):
-        started, epoch = time.perf_counter(), len(history)
-        dataset.epoch = sampler.epoch = epoch
-        record = begin_epoch(epoch, model, optimizer, settings, history)
-        record |= train_epoch(model, loss, dataset, sampler, optimizer, accelerator, settings.accumulate, settings.grad_clip)
-        validated, critical, said = validate(model, validation, critical)
-        for name, value in (("training", record["train_loss"]), ("validation", validated["validation_cross_entropy"])):
-            if not np.isfinite(value):
-                raise InputError(f"epoch {epoch}: the {name} loss is {value}; lower lr, or turn amp off. The epochs before it are kept in {folder}")
-        history.append(record | validated | {"seconds": time.perf_counter() - started})
-        if accelerator.is_main_process:
-            files.keep(model, optimizer, accelerator.scaler, history, critical, said, first, settings)
-            tell(history[-1], settings.epochs, progress)
-    progress.close()
+    bar = tqdm(total=settings.epochs, initial=len(so_far.history), unit="epoch", disable=hidden)
+    tell_caller = on_epoch or (lambda record: None)
+    for record in so_far.history:
+        tell_caller(record)
+    with stop_requests() as asked_to_stop:
+        while not is_over(so_far.history, first, settings):
+            said = one_epoch(model, loss, dataset, sampler, validation, optimizer, accelerator, settings, so_far, files, asked_to_stop)
+            if accelerator.is_main_process:
+                files.keep(model, optimizer, accelerator.scaler, so_far.history, so_far.critical, said, first, settings)
+                tell(so_far.history[-1], settings.epochs, bar)
+            tell_caller(so_far.history[-1])
+    bar.close()
     accelerator.wait_for_everyone()
     load_weights(files.best, model)
-    return pd.DataFrame(history)
+    return pd.DataFrame(so_far.history)
 
-# %% ../../nbs/training/fit.ipynb #eabbb010
+# %% ../../nbs/training/fit.ipynb #0f2e9a25
 def _process(rank: int, n_processes: int, port: int, payload: bytes) -> None:
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_processes), "LOCAL_WORLD_SIZE": str(n_processes)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -311,20 +378,36 @@ def _process(rank: int, n_processes: int, port: int, payload: bytes) -> None:
     fit(*arguments)
 
 
-def fit_in_processes(n_processes: int, model, loss, train, validation, settings: FitSettings, folder, frozen=()) -> pd.DataFrame:
-    "`fit`, its batches shared by `n_processes` processes."
+def fit_in_processes(n_processes: int, model, loss, train, validation, settings: FitSettings, folder, frozen=(), on_epoch=None) -> pd.DataFrame:
+    "`fit`, its batches shared by `n_processes` processes; `on_epoch` is called in one process only."
     arguments = (model, loss, train, validation, settings, folder, frozen)
     if n_processes == 1:
-        return fit(*arguments)
+        return fit(*arguments, on_epoch=on_epoch)
     if choose_device(settings.device) == "cuda" and n_processes > torch.cuda.device_count():
         raise InputError(f"n_processes {n_processes}: this node has {torch.cuda.device_count()} GPUs; ask for as many")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     payload = pickle.dumps((arguments, torch.get_num_threads()))
-    start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn")
+    join_unless_asked_to_stop(start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False))
     files = Files(Path(folder))
-    facts = load_state(files.last, model, make_optimizer(model, settings))
+    facts, _ = load_state(files.last, model, make_optimizer(model, settings))
     load_weights(files.best, model)
     model.to(choose_device(settings.device))
     return pd.DataFrame(facts["history"])
+
+
+def join_unless_asked_to_stop(processes) -> None:
+    "Wait for the `processes` of torch's multiprocessing; a stop signal to this one is handed on to them."
+    with stop_requests() as asked_to_stop:
+        handed_on = False
+        try:
+            while not processes.join(timeout=0.5):
+                if asked_to_stop() and not handed_on:
+                    for process in processes.processes:
+                        os.kill(process.pid, signal.SIGUSR1)
+                    handed_on = True
+        except (ProcessRaisedException, ProcessExitedException):
+            if not handed_on:
+                raise
+            raise Preempted("asked to stop; the state is kept, and the same call goes on from there") from None
