@@ -48,9 +48,12 @@ LONGEST_SOCKET = 60  # characters of the folder; with the file's name it must st
 
 
 def own_folder() -> Path:
-    "A new short-named folder, in the node's own temporary folder where that is short enough."
-    usual = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="mil-", dir=usual if len(usual) < LONGEST_SOCKET else "/tmp"))
+    "A new short-named folder, in the node's own temporary folder where that is short enough; those of launchers that were killed are removed."
+    usual = Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_SOCKET else "/tmp")
+    for old in usual.glob("mil-*-*"):
+        if not psutil.pid_exists(int(old.name.split("-")[1])):
+            shutil.rmtree(old, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"mil-{os.getpid()}-", dir=usual))
 
 
 def isolate(folder: Path) -> None:
@@ -58,7 +61,6 @@ def isolate(folder: Path) -> None:
     for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR"):
         os.environ[name] = str(folder)
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
-    tempfile.tempdir = str(folder)  # where the kernel's sockets go
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     if cores:
         os.environ |= {"OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores}
@@ -93,8 +95,7 @@ class Execution(threading.Thread):
 
         class OwnKernelManager(AsyncKernelManager):
             def __init__(self, **options):
-                super().__init__(**options)
-                self.transport = "ipc"
+                super().__init__(**options, transport="ipc", connection_file=os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel.json"))
 
             async def _async_launch_kernel(self, *arguments, **options):
                 await super()._async_launch_kernel(*arguments, **options)

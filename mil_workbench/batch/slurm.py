@@ -7,7 +7,6 @@ __all__ = ['Profile', 'seconds_of', 'read_profile', 'check_profile', 'render', '
            'count_submitted', 'submit_scripts', 'requeue_own_job']
 
 # %% ../../nbs/batch/slurm.ipynb #63c2c2b9
-import os
 import re
 import shutil
 import signal
@@ -57,11 +56,11 @@ class Profile:
         return f"{'each asks for':<24}{self.cores} cores, {self.memory}{gpu}, {self.time} on {self.partition}, account {self.account}; at most {self.max_running} at a time"
 
 
-def seconds_of(time: str) -> int:
+def seconds_of(text: str) -> int:
     "Seconds of a time as Slurm writes it: HH:MM:SS or D-HH:MM:SS."
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", time)
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text)
     if match is None:
-        raise ValueError(time)
+        raise ValueError(text)
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
@@ -94,11 +93,11 @@ def check_profile(profile: Profile) -> Profile:
         raise InputError(f"{path}: account is blank; fill in your allocation, such as p12345 or b1234 (on the login node, `groups` lists yours)")
     if partition is None:
         raise InputError(f"{path}: partition {profile.partition!r} is not known; this profile has {', '.join(profile.partitions)}")
-    for name, time in (("time", profile.time), (f"partitions.{profile.partition}.longest", partition.get("longest", ""))):
+    for name, text in (("time", profile.time), (f"partitions.{profile.partition}.longest", partition.get("longest", ""))):
         try:
-            seconds_of(time)
+            seconds_of(text)
         except ValueError:
-            raise InputError(f"{path}: {name} {time!r} is not a time like 04:00:00 or 2-00:00:00") from None
+            raise InputError(f"{path}: {name} {text!r} is not a time like 04:00:00 or 2-00:00:00") from None
     if seconds_of(profile.time) > seconds_of(partition["longest"]):
         raise InputError(f"{path}: time {profile.time} is more than partition {profile.partition} allows ({partition['longest']})")
     if partition.get("gpu") and not profile.gpu:

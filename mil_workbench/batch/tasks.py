@@ -21,8 +21,8 @@ from .launch import find_notebook, launch
 from .parameters import Parameter, check_values, parse_text, read_parameters
 from .rules import plan_run
 from .slurm import requeue_own_job
-from .status import State, planned_runs, study_states
-from ..files import InputError, project_root, resolve, write_text
+from .status import State, planned_runs
+from ..files import InputError, project_root, write_text
 
 # %% ../../nbs/batch/tasks.ipynb #269c0713
 def parse_values(parameter: Parameter, text: str) -> list[Any]:
