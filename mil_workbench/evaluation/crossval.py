@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'MOST_WRITTEN', 'Pooled', 'verify_group', 'pool', 'aurocs_of_runs', 'mean_over_folds', 'show_interval',
-           'score_table', 'compare', 'panels', 'plot_pooled_roc', 'plot_forest', 'plot_differences', 'plot_epochs']
+           'score_table', 'compare', 'summarise', 'panels', 'plot_pooled_roc', 'plot_forest', 'plot_differences',
+           'plot_epochs']
 
 # %% ../../nbs/evaluation/crossval.ipynb #a218aace
 import textwrap
@@ -51,10 +52,10 @@ class Pooled:
         by_seed = self.table.groupby("seed").fold.unique()
         seeds = f", {len(by_seed)} seeds" if len(by_seed) > 1 else ""
         gaps = [
-            (f"seed {seed}: " if seeds else "") + f"{len(own)} of {n_folds} folds: {', '.join(map(str, sorted(own)))}"
+            (f"seed {seed}, " if seeds else "") + f"{len(own)} of {n_folds} folds: {', '.join(map(str, sorted(own)))}"
             for seed, own in by_seed.items() if len(own) < n_folds
         ]
-        return "; ".join(gaps) if gaps else f"all {n_folds}{seeds}"
+        return f"{len(by_seed)} seeds; " * bool(seeds) + "; ".join(gaps) if gaps else f"all {n_folds}{seeds}"
 
 # %% ../../nbs/evaluation/crossval.ipynb #992a9431
 def verify_group(name: str, table: pd.DataFrame) -> list[str]:  # columns of probabilities
@@ -168,6 +169,22 @@ def compare(groups: dict[str, Pooled], n_draws: int = 2000) -> pd.DataFrame:  # 
     return pd.DataFrame(rows, columns=["group", "other", "cases", "difference", "low", "high"])
 
 # %% ../../nbs/evaluation/crossval.ipynb #d3de62ba
+def summarise(groups: dict[str, Pooled], differences: pd.DataFrame) -> dict:
+    "Scores and differences as a report's metrics.json has them."
+    scores = {}
+    for group in groups.values():
+        mean, spread = (None if np.isnan(number) else number for number in mean_over_folds(group))
+        scores[group.name] = {
+            "set": group.table.set.iloc[0],
+            "folds": group.folds(),
+            "cases": group.table.case_id.nunique(),
+            "pooled": {name: metric.value for name, metric in group.metrics.items()} | {"intervals": {name: [metric.low, metric.high] for name, metric in group.metrics.items()}},
+            "mean_over_folds": {"auroc": mean, "between_seeds": spread},
+        }
+    pairs = differences.astype(object).where(differences.notna(), None)
+    return {"groups": scores, "differences": pairs.to_dict("records")}
+
+# %% ../../nbs/evaluation/crossval.ipynb #04eced24
 def panels(titles: Sequence[str], columns: int = 4, size: float = 2.7, **options) -> tuple[Figure, list[Axes]]:
     "A grid of axes with a title each."
     columns = min(columns, len(titles))
@@ -190,27 +207,27 @@ def plot_pooled_roc(groups: dict[str, Pooled]) -> Figure:
             is_class, scores = group.labels == c, group.probabilities[:, c]
             for rows in runs:
                 if 0 < is_class[rows].sum() < len(rows):
-                    axis.plot(*roc_curve(is_class[rows], scores[rows])[:2], color=f"C{c - (len(group.classes) == 2)}", linewidth=0.6, alpha=max(0.12, 0.5 / len(runs) ** 0.5))
+                    axis.plot(*roc_curve(is_class[rows], scores[rows])[:2], color="tab:grey" if len(group.classes) == 2 else f"C{c}", linewidth=0.7, alpha=max(0.2, 0.9 / len(runs) ** 0.5))
             label = "all folds" if len(group.classes) == 2 else group.classes[c]
             if is_class.any() and not is_class.all():
-                axis.plot(*roc_curve(is_class, scores)[:2], color=f"C{c - (len(group.classes) == 2)}", linewidth=2, label=label)
+                axis.plot(*roc_curve(is_class, scores)[:2], color=f"C{c if len(group.classes) > 2 else 0}", linewidth=2, label=label)
         metric = group.metrics["auroc"]
         axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
         axis.text(0.97, 0.04, f"AUROC {show_interval(metric.value, metric.low, metric.high)}", ha="right", fontsize="x-small")
-        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         if len(group.classes) > 2:
             axis.legend(fontsize="x-small", loc="center right")
     figure.supxlabel("false positive rate", fontsize="medium")
     figure.supylabel("true positive rate", fontsize="medium")
     return figure
 
-# %% ../../nbs/evaluation/crossval.ipynb #a59550c4
+# %% ../../nbs/evaluation/crossval.ipynb #60ab011f
 def plot_forest(groups: dict[str, Pooled]) -> Figure:
     "Pooled AUROC of each group with its interval, and the AUROCs of its runs."
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.3 * len(groups)), layout="constrained")
     for place, group in enumerate(groups.values()):
         runs, metric = aurocs_of_runs(group).auroc, group.metrics["auroc"]
-        axis.scatter(runs, np.full(len(runs), place), s=12, color="tab:grey", alpha=0.35, linewidth=0, label="one run" if place == 0 else None)
+        axis.scatter(runs, np.full(len(runs), place + 0.25), s=12, color="tab:grey", alpha=0.5, linewidth=0, label="one run" if place == 0 else None)
         if metric.low is not None:
             axis.plot([metric.low, metric.high], [place, place], color="tab:blue", linewidth=2, label="95 % interval over patients" if place == 0 else None)
         if metric.value is not None:
@@ -223,7 +240,7 @@ def plot_forest(groups: dict[str, Pooled]) -> Figure:
     plt.close(figure)
     return figure
 
-# %% ../../nbs/evaluation/crossval.ipynb #60ab011f
+# %% ../../nbs/evaluation/crossval.ipynb #ab33359f
 MOST_WRITTEN = 8  # groups; of more, numbers in the cells could not be read
 
 
@@ -243,7 +260,7 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
                 axis.text(j, i, f"{matrix[i, j]:+.3f}{interval}", ha="center", va="center", fontsize="small", color="black", weight="bold" if excludes_zero else None)
             elif excludes_zero:
                 axis.plot(j, i, ".", color="black", markersize=3)
-    largest = np.nanmax(np.abs(matrix), initial=0.01)
+    largest = np.nanmax(np.abs(matrix), initial=0.05)
     shown = axis.imshow(matrix, cmap="RdBu", vmin=-2 * largest if n <= MOST_WRITTEN else -largest, vmax=2 * largest if n <= MOST_WRITTEN else largest)
     axis.set_yticks(range(n), [f"{textwrap.fill(group.title, 48)}   {i + 1}" for i, group in enumerate(groups.values())], fontsize="small")
     axis.set_xticks(range(n), range(1, n + 1), fontsize="small" if n <= 30 else "xx-small")
@@ -252,13 +269,12 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
     plt.close(figure)
     return figure
 
-# %% ../../nbs/evaluation/crossval.ipynb #ab33359f
-def plot_epochs(histories: pd.DataFrame, quantity: str, label: str) -> Figure:
+# %% ../../nbs/evaluation/crossval.ipynb #01239465
+def plot_epochs(groups: dict[str, Pooled], histories: pd.DataFrame, quantity: str, label: str) -> Figure:
     "A curve per run over its epochs, a panel per group; `histories` has columns run, group, epoch and `quantity`."
-    names = list(histories.group.unique())
-    figure, axes = panels(names, size=2.5, sharex=True, sharey=True)
-    for axis, (_, own) in zip(axes, histories.groupby("group", sort=False)):
-        runs = own.groupby("run", sort=False)
+    figure, axes = panels([group.title for group in groups.values()], size=2.5, sharex=True, sharey=True)
+    for axis, name in zip(axes, groups):
+        runs = histories[histories.group == name].groupby("run", sort=False)
         for _, run in runs:
             axis.plot(run.epoch, run[quantity].astype(float), color="tab:blue", linewidth=0.8, alpha=max(0.25, 0.9 / runs.ngroups**0.5), marker="." if len(run) == 1 else None)
     values = histories[quantity].astype(float).replace([np.inf, -np.inf], np.nan).dropna()
