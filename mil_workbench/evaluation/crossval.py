@@ -69,6 +69,8 @@ def verify_group(name: str, table: pd.DataFrame) -> list[str]:  # columns of pro
     for case, label in zip(table.case_id, table.label):
         if f"probability_{label}" not in columns:
             raise InputError(f"{name}: case {case} is labelled {label}, a class without probabilities")
+    if len(columns) == 2 and table.threshold.isna().any():
+        raise InputError(f"{name}: run {table.run[table.threshold.isna()].iloc[0]} has no threshold in the validation part of its metrics.json; run it again")
     first = table.drop_duplicates("folds_hash").run.tolist()
     if len(first) > 1:
         raise InputError(f"{name}: runs {first[0]} and {first[1]} divide the patients in different ways (see their folds.json); they cannot be pooled")
@@ -185,15 +187,19 @@ def summarise(groups: dict[str, Pooled], differences: pd.DataFrame) -> dict:
     return {"groups": scores, "differences": pairs.to_dict("records")}
 
 # %% ../../nbs/evaluation/crossval.ipynb #04eced24
-def panels(titles: Sequence[str], columns: int = 4, size: float = 2.7, **options) -> tuple[Figure, list[Axes]]:
-    "A grid of axes with a title each."
-    columns = min(columns, len(titles))
+def panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    "A grid of axes with shared scales and a title each; of many, smaller ones."
+    many = len(titles) > 12
+    columns, size = min(8 if many else 4, len(titles)), 1.65 if many else 2.6
     rows = -(-len(titles) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(max(size * columns, 4), size * rows + 0.3), layout="constrained", squeeze=False, **options)
+    figure, axes = plt.subplots(rows, columns, figsize=(max(size * columns, 4), size * rows + 0.4), layout="constrained", squeeze=False, sharex=True, sharey=True)
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(textwrap.fill(title, 32), fontsize="small")
+        axis.set_title(textwrap.fill(title, 25 if many else 32), fontsize="x-small" if many else "small")
+        axis.tick_params(labelsize="small")
     for axis in axes.flat[len(titles) :]:
         axis.remove()
+    for axis in axes.flat[max(0, len(titles) - columns) : len(titles)]:  # the lowest of each column
+        axis.tick_params(labelbottom=True)
     plt.close(figure)  # a notebook shows what the cell returns; once is enough
     return figure, list(axes.flat[: len(titles)])
 
@@ -213,7 +219,7 @@ def plot_pooled_roc(groups: dict[str, Pooled]) -> Figure:
                 axis.plot(*roc_curve(is_class, scores)[:2], color=f"C{c if len(group.classes) > 2 else 0}", linewidth=2, label=label)
         metric = group.metrics["auroc"]
         axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
-        axis.text(0.97, 0.04, f"AUROC {show_interval(metric.value, metric.low, metric.high)}", ha="right", fontsize="x-small")
+        axis.text(0.97, 0.04, "AUROC " + show_interval(metric.value, metric.low, metric.high).replace(" (", "\n("), ha="right", fontsize="x-small")
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         if len(group.classes) > 2:
             axis.legend(fontsize="x-small", loc="center right")
@@ -272,7 +278,7 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
 # %% ../../nbs/evaluation/crossval.ipynb #01239465
 def plot_epochs(groups: dict[str, Pooled], histories: pd.DataFrame, quantity: str, label: str) -> Figure:
     "A curve per run over its epochs, a panel per group; `histories` has columns run, group, epoch and `quantity`."
-    figure, axes = panels([group.title for group in groups.values()], size=2.5, sharex=True, sharey=True)
+    figure, axes = panels([group.title for group in groups.values()])
     for axis, name in zip(axes, groups):
         runs = histories[histories.group == name].groupby("run", sort=False)
         for _, run in runs:
