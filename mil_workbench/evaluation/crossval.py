@@ -271,7 +271,7 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
     axis.set_yticks(range(n), [f"{textwrap.fill(group.title, 48)}   {i + 1}" for i, group in enumerate(groups.values())], fontsize="small")
     axis.set_xticks(range(n), range(1, n + 1), fontsize="small" if n <= 30 else "xx-small")
     axis.set(xlabel="less group …")
-    figure.colorbar(shown, ax=axis, label="difference of AUROC" + (", bold" if n <= MOST_WRITTEN else ", a dot") + " where the interval excludes 0", shrink=0.8)
+    figure.colorbar(shown, ax=axis, label="difference of AUROC\n" + ("bold" if n <= MOST_WRITTEN else "a dot") + " where the interval excludes 0", shrink=0.8)
     plt.close(figure)
     return figure
 
