@@ -1,6 +1,8 @@
 """Runs that are killed at any moment and taken up again end with the numbers of a run that was left alone."""
+import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,15 +18,15 @@ import pytest
 
 from mil_workbench.files import read_json
 
-OPTIONS = "--cohort digits --epochs 70 --warmup-epochs 5 --batch-size 4 --bag-size 16 --dropout 0.5 --patience None --lr 1e-3 --device cpu --study killed"
+OPTIONS = "--cohort digits --warmup-epochs 5 --batch-size 4 --bag-size 16 --dropout 0.5 --patience None --lr 1e-3 --device cpu --study killed"
 SHORTEST = 30  # seconds that an undisturbed run takes, at least
 MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
 
 
-def start(project: Path, name: str) -> subprocess.Popen:
+def start(project: Path, name: str, epochs: int) -> subprocess.Popen:
     log = open(project / f"{name}.log", "ab")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": ""}
-    return subprocess.Popen([*MIL_WORKBENCH, "run", "train", *OPTIONS.split(), "--run-name", name], cwd=project, stdout=log, stderr=log, env=environment)
+    return subprocess.Popen([*MIL_WORKBENCH, "run", "train", *OPTIONS.split(), "--epochs", str(epochs), "--run-name", name], cwd=project, stdout=log, stderr=log, env=environment)
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
@@ -65,28 +67,24 @@ def draw_kills(n: int, seed: int) -> list[Kill]:
 def strike(process: subprocess.Popen, kill: Kill, run: Path) -> bool:
     "Wait for the moment and send the signal; whether a checkpoint was half written then."
     time.sleep(kill.after)
-    checkpoints = run / "checkpoints"
+    checkpoints, members = run / "checkpoints", family(process)
     while kill.in_checkpoint and process.poll() is None:
         if checkpoints.exists() and any(name.endswith(".part") for name in os.listdir(checkpoints)):
             break
-    hit = {"launcher": family(process)[:1], "kernel": family(process)[1:2], "all": family(process)}[kill.whom]
-    for member in reversed(hit):
-        member.send_signal(kill.signal)
+    for member in reversed({"launcher": members[:1], "kernel": members[1:2], "all": members}[kill.whom]):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(member.pid, kill.signal)
     process.wait()
     return kill.in_checkpoint and any(path.parent == checkpoints for path in parts(run))
 
 
-def disturb(project: Path, number: int, kill: Kill) -> dict:
+def disturb(project: Path, number: int, kill: Kill, epochs: int) -> dict:
     "A run that is killed once and taken up; what became of it."
     name, run = f"killed{number}", project / "papermill_runs" / "killed" / f"killed{number}"
-    first = start(project, name)
-    members = family(first)
+    first = start(project, name, epochs)
     in_checkpoint = strike(first, kill, run)
     was_finished = (run / "metrics.json").exists()
-    members += family(first)
-    second = start(project, name)
-    members += family(second)
-    code = second.wait()
+    code = start(project, name, epochs).wait()
     time.sleep(2)  # an orphan would have to notice
     orphans = [other.pid for other in psutil.process_iter(["cmdline"]) if name in (other.info["cmdline"] or [])]
     return {"name": name, "run": run, "code": code, "was_finished": was_finished, "in_checkpoint": in_checkpoint, "orphans": orphans, "kill": kill}
@@ -99,16 +97,18 @@ def weights(run: Path) -> dict[str, bytes]:
     return found
 
 
-def killed_and_resumed(project: Path, n: int, seed: int) -> None:
+def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 70) -> None:
     with ThreadPoolExecutor(2) as pool:
         began = time.monotonic()
-        whole = pool.submit(lambda: (start(project, "whole").wait(), time.monotonic() - began))
-        disturbed = [pool.submit(disturb, project, number, kill) for number, kill in enumerate(draw_kills(n, seed))]
+        whole = pool.submit(lambda: (start(project, "whole", epochs).wait(), time.monotonic() - began))
+        disturbed = [pool.submit(disturb, project, number, kill, epochs) for number, kill in enumerate(draw_kills(n, seed))]
         code, seconds = whole.result()
         results = [future.result() for future in disturbed]
     reference = project / "papermill_runs" / "killed" / "whole"
     assert code == 0, (project / "whole.log").read_text()[-2000:]
-    assert seconds >= SHORTEST, f"an undisturbed run took {seconds:.0f} s: give it more epochs"
+    if seconds < SHORTEST:  # a quick machine
+        shutil.rmtree(reference.parent)
+        return killed_and_resumed(project, n, seed, epochs=2 * epochs)
     history = pd.read_csv(reference / "history.csv").drop(columns="seconds")
     for result in results:
         run, told = result["run"], (project / f"{result['name']}.log").read_text()[-2000:]

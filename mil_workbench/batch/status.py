@@ -35,7 +35,7 @@ def begin_attempt(run: RunFolder, notebook: str) -> int:  # which attempt this i
         os.replace(before, run / "attempts" / f"{number - 1}.json")
     (run / RESERVE).write_bytes(os.urandom(8192))
     where = {name: value for name, value in own_lease().items() if name in ("host", "process", "job")}
-    write_json(before, {"attempt": number, "state": "running", "reason": "", "begun": _now(), "ended": None, **where, "slurm": slurm_ids()})
+    write_json(before, {"attempt": number, "notebook": notebook, "state": "running", "reason": "", "begun": _now(), "ended": None, **where, "slurm": slurm_ids()})
     return number
 
 

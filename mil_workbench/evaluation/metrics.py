@@ -50,14 +50,14 @@ def choose_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     return float((thresholds[best] + lower.max()) / 2) if len(lower) else float(thresholds[best])
 
 
-def decide(probabilities: np.ndarray, threshold: float | None) -> np.ndarray:  # (n, C) -> (n,)
+def decide(probabilities: np.ndarray, threshold: float | np.ndarray | None) -> np.ndarray:  # (n, C), threshold of all or (n,) -> (n,)
     "The class each case is called."
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(int)
     return probabilities.argmax(1)
 
 
-def weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, threshold: float | None) -> np.ndarray:
+def weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, threshold: float | np.ndarray | None) -> np.ndarray:
     "METRICS of each draw: (n,), (n, C), (draws, n) -> (draws, 6)."
     n_classes = probabilities.shape[1]
     is_class = labels[:, None] == np.arange(n_classes)
@@ -107,7 +107,7 @@ def classification_metrics(
     labels: np.ndarray,  # (n,) int
     probabilities: np.ndarray,  # (n, C), rows sum to 1
     patients: np.ndarray,  # (n,) whose case it is
-    threshold: float | None = None,  # of the positive class, from validation; needed with two classes
+    threshold: float | np.ndarray | None = None,  # of the positive class, from validation, of all or (n,); needed with two classes
     n_draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Metric]:
