@@ -17,7 +17,8 @@ PARAMETERS = 'how: str = "well"  # how it ends\nstudy: str = "s"  # folder of ru
 BODY = """
 import os, signal, sys, time
 from pathlib import Path
-folder = Path("papermill_runs") / study / run_name
+from mil_workbench.batch.rules import default_run_name
+folder = Path("papermill_runs") / study / (run_name or default_run_name({"how": how}))
 if how == "error": raise ValueError("the cell says no")
 if how == "exit": sys.exit(0)
 if how == "memory": os.kill(os.getpid(), signal.SIGKILL)
