@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUNS = papermill_runs/first
 
-.PHONY: help setup train test lab export clean readme
+.PHONY: help setup slurm train test lab export clean readme
 
 help:
 	@echo "make train   set up, then train fold 0 on real histology and on MRI phantoms; ends with executed notebooks"
@@ -33,7 +33,13 @@ train: setup
 	$(BIN)/papermill nbs/runs/train.ipynb $(RUNS)/mri-fold0/train.ipynb -p cohort mri-phantom -p fold 0 -p study first -p run_name mri-fold0
 	@$(BIN)/python -c "from mil_workbench.batch.run_folder import summarise; print(summarise('$(RUNS)/fold0'), summarise('$(RUNS)/mri-fold0'), sep='\n')"
 
-test: setup
+SLURM = slurmctld slurmd slurm-client munge
+slurm:
+	@command -v sbatch >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); } >/dev/null 2>&1 || \
+	  echo "Slurm is missing and could not be installed (as root: apt-get install $(SLURM)): its tests will be skipped"
+
+test: setup slurm
 	$(BIN)/python -m pytest $(if $(SLOW),,-m "not slow")
 
 lab: setup
