@@ -25,6 +25,7 @@ import psutil
 from .parameters import check_values, read_parameters
 from .rules import plan_run
 from .run_folder import RunFolder, require_same_parameters
+from .slurm import requeue_own_job
 from .status import begin_attempt, end_attempt
 from ..files import InputError, project_root, read_json, resolve, whole_file
 
@@ -162,7 +163,6 @@ class Outcome:
     folder: Path
     state: str  # finished, interrupted or failed
     reason: str = ""
-    received: str | None = None  # the stop signal, if one came
 
 
 def launch(notebook: Path, given: Mapping[str, Any]) -> Outcome:
@@ -198,7 +198,9 @@ def launch(notebook: Path, given: Mapping[str, Any]) -> Outcome:
         shutil.rmtree(folder, ignore_errors=True)
     if reason:
         print(f"{run.path}: {state}: {reason}", file=sys.stderr)
-    return Outcome(run.path, state, reason, stopper.received[0].name if stopper.received else None)
+    if state == "interrupted" and stopper.received[0] == signal.SIGUSR1:  # the warning that a job asks Slurm for
+        requeue_own_job()
+    return Outcome(run.path, state, reason)
 
 
 def end_processes(processes: list[psutil.Process]) -> None:

@@ -20,7 +20,6 @@ from typing import Any, Callable, Mapping
 from .launch import find_notebook, launch
 from .parameters import Parameter, check_values, parse_text, read_parameters
 from .rules import plan_run
-from .slurm import requeue_own_job
 from .status import State, planned_runs
 from ..files import InputError, project_root, write_text
 
@@ -141,13 +140,10 @@ def read_task(tasks: Path, number: int) -> dict[str, Any]:
 
 
 def run_task(tasks: Path, number: int) -> str:  # finished, interrupted or failed
-    "Run one task, and put it back into the queue if it was asked to stop."
+    "Run one task."
     task = read_task(tasks, number)
     print(f"{task['run_name']}: {' '.join(f'{name} {value}' for name, value in task['given'].items())}", flush=True)
-    outcome = launch(find_notebook(task["notebook"]), task["given"])
-    if outcome.state == "interrupted" and outcome.received == "SIGUSR1":
-        requeue_own_job()
-    return outcome.state
+    return launch(find_notebook(task["notebook"]), task["given"]).state
 
 # %% ../../nbs/batch/tasks.ipynb #15c3352f
 def run_locally(tasks: Path, n_tasks: int, n_workers: int, after_each: Callable[[int, str], None]) -> list[str]:
