@@ -63,7 +63,7 @@ class Cluster:
         self,
         folder: Path,  # a folder of its own
         cpus: int = 2,  # of each node
-        grace: int = 10,  # seconds from the preemption of a job in `scavenge` to its end; Slurm looks only about every 15
+        grace: int = 10,  # seconds a preempted job of `scavenge` has left; below 15 it still gets 15
         max_array_size: int = 1001,  # array indices are smaller than this
         user_signal: bool = True,  # a preempted job gets the signal it asked for by --signal at once
     ):
@@ -171,7 +171,7 @@ class Cluster:
 
     def stop(self):
         "End the daemons and what is left of the jobs."
-        for name in list(self.daemons):
+        for name in list(reversed(self.daemons)):  # munge last: the others speak through it
             daemon = self.daemons.pop(name)
             daemon.terminate()
             try:
