@@ -1,4 +1,5 @@
-"""What the tests of the whole workbench share: running a notebook as a user would, and small real inputs."""
+"""What the tests of the whole workbench share: running a notebook as a user would, and who has the machine."""
+import fcntl
 import os
 import subprocess
 import sys
@@ -25,3 +26,17 @@ def run_notebook(tmp_path):
         return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": ""})
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def part_of_the_machine(request, tmp_path_factory, monkeypatch):
+    "Two tests run at a time, each with one thread; one that is marked `alone`, since it judges a time, has the machine to itself."
+    is_alone = request.node.get_closest_marker("alone") is not None
+    if not is_alone:
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = tmp_path_factory.getbasetemp().parent  # of all workers
+    with open(folder / "turnstile", "w") as turnstile, open(folder / "machine", "w") as machine:
+        fcntl.flock(turnstile, fcntl.LOCK_EX)  # nobody overtakes a test that waits for the machine
+        fcntl.flock(machine, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
+        fcntl.flock(turnstile, fcntl.LOCK_UN)
+        yield

@@ -14,7 +14,10 @@ CHAPTERS = sorted(
 )
 
 
-@pytest.mark.parametrize("chapter", CHAPTERS)
+ALONE = {"data/phantoms.ipynb", "data/stores.ipynb", "models/benchmark.ipynb", "training/scaling.ipynb"}  # they judge times or memory
+
+
+@pytest.mark.parametrize("chapter", [pytest.param(chapter, marks=pytest.mark.alone if chapter in ALONE else ()) for chapter in CHAPTERS])
 def test_chapter(chapter):
     command = [f"{Path(sys.executable).parent}/nbdev_test", "--path", f"nbs/{chapter}", "--n_workers", "0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "MPLBACKEND": "agg"})

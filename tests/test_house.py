@@ -73,6 +73,7 @@ def test_import_is_light():
 
 
 @pytest.mark.slow  # a time: other work on the machine would fail it
+@pytest.mark.alone
 def test_import_is_fast():
     seconds = []
     for _ in range(5):

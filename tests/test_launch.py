@@ -149,6 +149,7 @@ def test_grid_runs_here_and_only_what_is_left(project):
     assert "0, 1 more finished" in again.stdout and again.returncode == 0
 
 
+@pytest.mark.alone
 def test_help_answers_within_half_a_second(project):
     seconds = []
     for _ in range(5):
@@ -157,3 +158,22 @@ def test_help_answers_within_half_a_second(project):
         assert run(project, "run", "train", "--help").returncode == 0
         seconds.append((time.perf_counter() - began) / 2)
     assert min(seconds) < 0.5, f"{min(seconds):.2f} s"
+
+
+@pytest.mark.alone
+def test_first_cell_comes_soon_after_what_papermill_takes(project):
+    write_notebook(project / "first.ipynb", PARAMETERS, 'import time\nfrom pathlib import Path\nPath("first").write_text(str(time.time()))')
+    (project / "papermill_runs").mkdir()
+    waited = {"papermill": [], "mil-workbench": []}
+    for i in range(3):
+        commands = {
+            "papermill": [sys.executable, "-m", "papermill", "first.ipynb", "papermill_runs/out.ipynb", "-p", "how", "well"],
+            "mil-workbench": [*MIL_WORKBENCH, "run", "first.ipynb", "--run-name", f"r{i}"],
+        }
+        for name, command in commands.items():
+            began = time.time()
+            subprocess.run(command, cwd=project, capture_output=True)
+            waited[name].append(float((project / "first").read_text()) - began)
+    by_papermill, by_workbench = min(waited["papermill"]), min(waited["mil-workbench"])
+    print(f"to the first cell: papermill {by_papermill:.1f} s, mil-workbench {by_workbench:.1f} s")
+    assert by_workbench - by_papermill <= 3

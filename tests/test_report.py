@@ -90,6 +90,7 @@ def test_what_cannot_be_reported_is_said_in_one_line(run_notebook, project):
     assert not (study / "report" / "metrics.json").exists(), "an old report does not pass for a new one"
 
 
+@pytest.mark.alone
 def test_five_thousand_runs_in_seconds(tmp_path):
     study = tmp_path / "study"
     first = write_run(study, "mean", 0, 1.0)

@@ -2,7 +2,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -71,34 +70,6 @@ def test_plain_papermill_refuses(run_notebook, tmp_path, parameters, message):
     assert not list(tmp_path.glob("papermill_runs/*/*/checkpoints"))
 
 
-def test_killed_run_goes_on_to_the_same_numbers(run_notebook, tmp_path):
-    options = {**QUICK, "epochs": 30, "study": "killed", "dropout": 0.5}
-    whole = run_notebook(**options, run_name="whole")
-    assert whole.returncode == 0, whole.stderr[-2000:]
-    runs = tmp_path / "papermill_runs/killed"
-
-    command = papermill_command("train", tmp_path / "killed.ipynb", tmp_path, **options, run_name="killed")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 120
-    while time.time() < deadline and not (runs / "killed/checkpoints/last.safetensors").exists():
-        time.sleep(0.02)
-    family = psutil.Process(process.pid).children(recursive=True)
-    for member in [*family, psutil.Process(process.pid)]:
-        member.send_signal(signal.SIGKILL)
-    process.wait()
-    assert (runs / "killed/checkpoints/last.safetensors").exists() and not (runs / "killed/metrics.json").exists()
-    epochs_done = len(pd.read_csv(runs / "killed/history.csv"))
-    assert epochs_done < 30
-
-    resumed = run_notebook(output="resumed.ipynb", **options, run_name="killed")
-    assert resumed.returncode == 0, resumed.stderr[-2000:]
-    assert "going on after epoch" in (tmp_path / "resumed.ipynb").read_text()
-    tables = [pd.read_csv(runs / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert (runs / "whole/predictions.csv").read_bytes() == (runs / "killed/predictions.csv").read_bytes()
-    assert read_json(runs / "whole/metrics.json") == read_json(runs / "killed/metrics.json")
-
-
 def test_second_writer_is_refused_and_harms_nothing(run_notebook, tmp_path):
     options = {**QUICK, "epochs": 200, "study": "shared", "run_name": "run"}
     first = subprocess.Popen(papermill_command("train", tmp_path / "first.ipynb", tmp_path, **options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -151,6 +122,7 @@ def test_presets_run(run_notebook, tmp_path):
 
 
 @pytest.mark.slow  # a time: other work on the machine would fail it
+@pytest.mark.alone
 def test_notebook_costs_little_more_than_a_script(run_notebook, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
@@ -192,22 +164,3 @@ def test_three_classes(run_notebook, tmp_path):
         metrics = read_json(tmp_path / f"papermill_runs/three/{model}/metrics.json")
         assert metrics["test"]["auroc"] > 0.9 and metrics["test"]["threshold"] is None
         assert np.shape(metrics["test"]["confusion"]) == (3, 3)
-
-
-@pytest.mark.slow
-def test_killed_again_and_again_it_still_ends_with_the_same_numbers(run_notebook, tmp_path):
-    options = {**QUICK, "epochs": 60, "study": "killed", "dropout": 0.5}
-    assert run_notebook(**options, run_name="whole").returncode == 0
-    runs = tmp_path / "papermill_runs/killed"
-    rng = np.random.default_rng(0)
-    for _ in range(6):
-        command = papermill_command("train", tmp_path / "killed.ipynb", tmp_path, **options, run_name="killed")
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(5, 9))  # from before the first epoch to the middle of training
-        for member in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-            member.kill()
-        process.wait()
-    assert run_notebook(**options, run_name="killed").returncode == 0
-    tables = [pd.read_csv(runs / name / "history.csv").drop(columns="seconds") for name in ("whole", "killed")]
-    pd.testing.assert_frame_equal(*tables, check_exact=True)
-    assert read_json(runs / "whole/metrics.json") == read_json(runs / "killed/metrics.json")

@@ -1,4 +1,7 @@
 """The cluster that other tests rely on is one: it holds back, requeues, and goes on when a node dies."""
+import pytest
+
+pytestmark = pytest.mark.xdist_group("slurm")  # one cluster
 
 RECORD = "#!/bin/sh\necho ${SLURM_ARRAY_TASK_ID}:${SLURM_RESTART_COUNT:-0}:$SLURMD_NODENAME:$(date +%s.%N) >> starts; "
 

@@ -16,6 +16,7 @@ from mil_workbench.batch.status import study_states
 from mil_workbench.experiment import run_many
 from mil_workbench.files import InputError, read_json
 
+pytestmark = pytest.mark.xdist_group("slurm")  # one cluster
 ROOT = Path(__file__).resolve().parent.parent.parent
 MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
 TRAINING = "--cohort digits --epochs 24 --warmup-epochs 2 --batch-size 8 --bag-size 16 --lr 3e-3 --dropout 0.5 --patience None --device cpu".split()
@@ -68,7 +69,7 @@ def logs(project: Path) -> str:
 def test_five_folds_each_preempted_end_by_themselves_with_local_numbers(cluster, project, monkeypatch):
     began = time.monotonic()
     done = workbench(project, "submit", "train", "--study", "folds", "--fold", "0-4", *TRAINING, "--report")
-    job = submitted_job(done)
+    submitted_job(done)
     assert "each asks for           1 cores, 300M, 00:30:00 on scavenge, account p12345; at most 2 at a time" in done.stdout
     study = project / "papermill_runs" / "folds"
     names = [json.loads(line)["run_name"] for line in (study / "submitted/1/tasks.jsonl").read_text().splitlines()]
@@ -138,6 +139,7 @@ def test_time_limit_requeue_lost_node_and_scancel(cluster, project):
     assert left.stdout.splitlines()[0].split() == ["tasks", "1"], "only what was cancelled is taken up"
 
 
+@pytest.mark.alone
 def test_five_thousand_tasks_in_arrays_that_the_site_allows(cluster, project):
     cluster.run("scontrol", "update", "partitionname=scavenge", "state=down")
     try:
