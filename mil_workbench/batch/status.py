@@ -92,7 +92,7 @@ def run_state(folder: Path, place: str | None = None, queue: Mapping[str, str] |
         return State("running", f"host {lease['host']}, process {lease['process']}" + (f", job {lease['job']}" if lease["job"] else ""), number)
     if queue and place in queue:
         return State("queued", f"job {place}", number)
-    if record["state"] in ("failed", "interrupted"):
+    if record["state"] in ("failed", "interrupted", "pruned"):
         return State(record["state"], record["reason"], number)
     if number:
         gone = f"process {record['process']} on {record['host']} is gone without a word: killed, for memory perhaps, or its node has failed"

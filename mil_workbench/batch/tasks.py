@@ -21,6 +21,7 @@ from .launch import find_notebook, launch
 from .parameters import Parameter, check_values, parse_text, read_parameters
 from .rules import plan_run
 from .slurm import requeue_own_job
+from .spaces import plan_trials
 from .status import State, planned_runs, study_states
 from ..files import InputError, project_root, resolve, write_text
 
@@ -57,7 +58,10 @@ def expand_grid(notebook: Path, grid: Mapping[str, list[Any]]) -> list[dict[str,
     tasks: dict[str, dict[str, Any]] = {}
     for combination in itertools.product(*grid.values()):
         given = dict(zip(grid, combination))
-        run_name = plan_run(notebook.name, defaults, given)["run_name"]
+        values = plan_run(notebook.name, defaults, given)
+        if "space" in values:
+            plan_trials(values, read_parameters(find_notebook("train")))
+        run_name = values["run_name"]
         if run_name in tasks:
             raise InputError(f"{tasks[run_name]['given']} and {given} are the same run, {run_name}; leave one out")
         tasks[run_name] = {"notebook": _short(notebook), "run_name": run_name, "given": given}
