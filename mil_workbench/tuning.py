@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['GRACE', 'OPEN_OR_DONE', 'MOST_KILLS', 'LEAST_TRIALS', 'MOST_FAILURES', 'LEAST_FOR_IMPORTANCE', 'open_storage',
-           'own_turn', 'open_study', 'as_distribution', 'Search', 'start', 'start_with', 'describe_space', 'next_trial',
-           'propose', 'make_sampler', 'is_lost', 'take_up', 'median_at', 'watch', 'kept_loss', 'run_fold', 'say',
-           'run_folds', 'run_trial', 'show', 'run_trials', 'list_trials', 'states', 'tabulate', 'best_trial',
-           'plot_progress', 'plot_slices', 'importances', 'plot_importance', 'best_command', 'show_best', 'finish']
+           'own_turn', 'cut_half_line', 'open_study', 'as_distribution', 'Search', 'start', 'start_with',
+           'describe_space', 'next_trial', 'propose', 'make_sampler', 'is_lost', 'take_up', 'median_at', 'watch',
+           'kept_loss', 'run_fold', 'say', 'run_folds', 'run_trial', 'show', 'run_trials', 'list_trials',
+           'describe_states', 'tabulate', 'best_trial', 'plot_progress', 'plot_slices', 'importances',
+           'plot_importance', 'best_command', 'show_best', 'finish']
 
 # %% ../nbs/tuning.ipynb #933395b6
 import contextlib
@@ -70,10 +71,23 @@ def own_turn(journal: Path, grace: int = GRACE) -> Iterator[None]:
             turn.release()
 
 # %% ../nbs/tuning.ipynb #79cba296
+def cut_half_line(journal: Path) -> None:
+    "Take away what a write that was cut short, as on a full disk, has left at the end of `journal`."
+    lock = JournalFileOpenLock(str(journal), grace_period=GRACE)
+    lock.acquire()
+    try:
+        with open(journal, "r+b") as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
+    finally:
+        lock.release()
+
+
 def open_study(journal: Path, facts: Mapping[str, Any]) -> optuna.Study:
     "The study in `journal`, begun if there is none; one that was begun with other `facts` is an `InputError`."
     facts = json.loads(json.dumps(facts))
+    journal.parent.mkdir(parents=True, exist_ok=True)
     storage = open_storage(journal)
+    cut_half_line(journal)
     with own_turn(journal):
         study = optuna.create_study(storage=storage, study_name=journal.parent.name, load_if_exists=True)
         known = study.user_attrs.get("facts", facts)
@@ -127,9 +141,9 @@ def start_with(values: Mapping[str, Any]) -> Search:
     parameters = read_parameters(find_notebook("train"))
     base, space = plan_trials(values, parameters)
     folder = RunFolder(resolve("papermill_runs") / values["study"] / values["run_name"])
-    folder.claim()
     facts = {"base": base, "space": {name: dataclasses.asdict(part) for name, part in space.items()}, "folds_per_trial": values["folds_per_trial"]}
     study = open_study(folder.path.parent / "tuning.journal", facts)
+    folder.claim()
     (folder / "metrics.json").unlink(missing_ok=True)
     write_parameters(folder, values)
     write_json(folder / "environment.json", describe_environment() | {"optuna": optuna.__version__})
@@ -145,7 +159,7 @@ def describe_space(search: Search) -> pd.DataFrame:
         rows[name] = " or ".join(map(str, part.ends)) if isinstance(part, Choice) else f"{part.low} to {part.high}" + (", logarithmic" if part.log else "")
     return pd.DataFrame({"value": rows, "searched": {name: name in search.space for name in rows}}).loc[list(rows)]
 
-# %% ../nbs/tuning.ipynb #c7e1aa44
+# %% ../nbs/tuning.ipynb #b7338260
 OPEN_OR_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
@@ -179,7 +193,7 @@ def make_sampler(seed: int, by_chance: bool) -> BaseSampler:
     with warnings.catch_warnings(action="ignore", category=ExperimentalWarning):
         return RandomSampler(seed) if by_chance else TPESampler(seed=seed, constant_liar=True)
 
-# %% ../nbs/tuning.ipynb #63bc2be4
+# %% ../nbs/tuning.ipynb #437dd5ff
 MOST_KILLS = 3  # of workers, by one trial
 
 
@@ -202,7 +216,7 @@ def take_up(study: optuna.Study, number: int) -> None:
     if kills < MOST_KILLS:
         study.enqueue_trial(trial.params, user_attrs={"kills": kills, "continues": number})
 
-# %% ../nbs/tuning.ipynb #634e0f82
+# %% ../nbs/tuning.ipynb #2afb60c7
 LEAST_TRIALS = 5  # finished ones, before any is pruned
 
 
@@ -231,7 +245,7 @@ def watch(search: Search, trial: Trial, values: Mapping[str, Any], done: list[fl
 
     return after_epoch
 
-# %% ../nbs/tuning.ipynb #cec46679
+# %% ../nbs/tuning.ipynb #0e93133e
 def kept_loss(run: RunFolder) -> float:
     "The validation cross-entropy of the epoch whose weights a run kept."
     history = pd.read_csv(run / "history.csv").set_index("epoch")
@@ -276,7 +290,7 @@ def run_folds(search: Search, trial: Trial) -> float:
             trial.report(float(np.mean(losses)), step)
     return float(np.mean(losses))
 
-# %% ../nbs/tuning.ipynb #864e5065
+# %% ../nbs/tuning.ipynb #5d9f0fa1
 MOST_FAILURES = 3  # of one worker, in a row
 
 
@@ -317,15 +331,15 @@ def run_trials(search: Search) -> None:
             raise InputError(f"{failures} trials in a row have failed, the last for this: {remark}")
         search.folder.require_claim()
 
-# %% ../nbs/tuning.ipynb #6ed41238
+# %% ../nbs/tuning.ipynb #b1f7d6ff
 def list_trials(search: Search) -> list[FrozenTrial]:
     "The study's trials, but for proposals that had been tried."
     return [trial for trial in search.study.get_trials(deepcopy=False) if "repeats" not in trial.user_attrs]
 
 
-def states(search: Search) -> dict[int, tuple[str, str]]:
-    "How each trial is going, and what there is to say about it, by its number."
-    trials, said = list_trials(search), {}
+def describe_states(trials: list[FrozenTrial]) -> dict[int, tuple[str, str]]:
+    "How each of the study's `trials` is going, and what there is to say about it, by its number."
+    said = {}
     later = {trial.user_attrs["continues"]: trial.number for trial in trials if "continues" in trial.user_attrs}
     for trial in trials:
         state, remark = {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()), trial.user_attrs.get("remark", "")
@@ -339,11 +353,11 @@ def states(search: Search) -> dict[int, tuple[str, str]]:
 
 def tabulate(search: Search) -> pd.DataFrame:
     "The study's trials, the best first."
-    order, known = ("finished", "pruned", "running", "waiting", "failed", "interrupted"), states(search)
+    order, trials = ("finished", "pruned", "running", "waiting", "failed", "interrupted"), list_trials(search)
+    known = describe_states(trials)
     rows = [
         {"trial": trial.number, "state": known[trial.number][0], "validation loss": trial.value, **trial.params, "worker": trial.user_attrs.get("worker", ""), "remark": known[trial.number][1]}
-        for trial in list_trials(search)
-        if trial.number in known
+        for trial in trials
     ]
     rows.sort(key=lambda row: (order.index(row["state"]), math.inf if row["validation loss"] is None else row["validation loss"]))
     return pd.DataFrame(rows).set_index("trial") if rows else pd.DataFrame()
@@ -353,7 +367,7 @@ def best_trial(search: Search) -> FrozenTrial | None:
     "The finished trial with the lowest loss; None where there is none."
     return min((trial for trial in list_trials(search) if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value, default=None)
 
-# %% ../nbs/tuning.ipynb #1f0f88a9
+# %% ../nbs/tuning.ipynb #21f72faf
 def plot_progress(search: Search) -> Figure:
     "The loss of each trial, and the best so far."
     figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
@@ -371,7 +385,7 @@ def plot_progress(search: Search) -> Figure:
 
 
 def plot_slices(search: Search) -> Figure:
-    "Each searched parameter against the loss; later trials are darker."
+    "Each searched parameter against the loss; the grey ground is the range searched, and later trials are darker."
     columns = min(4, len(search.space))
     rows = -(-len(search.space) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(max(4, 3 * columns), 2.8 * rows), layout="constrained", squeeze=False, sharey=True)
@@ -385,9 +399,13 @@ def plot_slices(search: Search) -> Figure:
         if isinstance(part, Choice):
             axis.set_xticks(range(len(part.ends)), map(str, part.ends))
             axis.set_xlim(-0.5, len(part.ends) - 0.5)
-        elif isinstance(part.low, int):
-            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axis.set(xlabel=name, xscale="log" if isinstance(part, Range) and part.log else "linear")
+        else:
+            axis.axvspan(part.low, part.high, color="grey", alpha=0.08)
+            if part.log:
+                axis.set_xscale("log")
+            elif isinstance(part.low, int):
+                axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_xlabel(name)
     for axis in axes.flat[len(search.space) :]:
         axis.remove()
     for axis in axes[:, 0]:
@@ -395,7 +413,7 @@ def plot_slices(search: Search) -> Figure:
     plt.close(figure)
     return figure
 
-# %% ../nbs/tuning.ipynb #21f72faf
+# %% ../nbs/tuning.ipynb #668147a7
 LEAST_FOR_IMPORTANCE = 10  # finished trials
 
 
@@ -420,7 +438,7 @@ def plot_importance(search: Search) -> Figure | None:
     plt.close(figure)
     return figure
 
-# %% ../nbs/tuning.ipynb #a9a4dd5a
+# %% ../nbs/tuning.ipynb #8f0d1ce8
 def best_command(search: Search) -> str | None:
     "The command that trains with the best parameters on all folds; None where no trial has finished."
     best = best_trial(search)
@@ -445,7 +463,7 @@ def show_best(search: Search) -> None:
 
 def finish(search: Search) -> None:
     "Write metrics.json, which says that this worker is done, and let others write to its folder."
-    best, counts = best_trial(search), Counter(state for state, _ in states(search).values())
+    best, counts = best_trial(search), Counter(state for state, _ in describe_states(list_trials(search)).values())
     facts = None if best is None else {"trial": best.number, "validation_cross_entropy": best.value, "parameters": best.params}
     write_json(search.folder / "metrics.json", {"best": facts, "trials": dict(counts), "importances": {name: float(share) for name, share in importances(search).items()}})
     search.folder.release()
