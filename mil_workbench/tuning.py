@@ -165,10 +165,12 @@ OPEN_OR_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 def next_trial(search: Search) -> Trial | None:
     "A trial for this worker, or None when the study has as many as it shall have."
-    lost = [trial for trial in search.study.get_trials(deepcopy=False) if trial.state == TrialState.RUNNING and is_lost(search, trial)]
+    running = search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    lost = {trial.number for trial in running if "worker" in trial.user_attrs and is_lost(search, trial.user_attrs["worker"])}
     with own_turn(search.journal):
-        for trial in lost:
-            take_up(search.study, trial.number)
+        for trial in search.study.get_trials(states=(TrialState.RUNNING,)):
+            if trial.number in lost or "worker" not in trial.user_attrs:  # its worker was killed before it could sign: who signs has the turn
+                take_up(search.study, trial)
         tried = [trial.params for trial in search.study.get_trials(deepcopy=False, states=OPEN_OR_DONE)]
         return propose(search, tried) if len(tried) < search.parameters.trials else None
 
@@ -197,26 +199,22 @@ def make_sampler(seed: int, by_chance: bool) -> BaseSampler:
 MOST_KILLS = 3  # of workers, by one trial
 
 
-def is_lost(search: Search, trial: FrozenTrial) -> bool:
-    "Whether the worker of a `trial` under way is no more."
-    worker = trial.user_attrs.get("worker")
-    if worker is None or worker == search.folder.path.name:  # killed before it could sign; or this worker, before it was started again
+def is_lost(search: Search, worker: str) -> bool:
+    "Whether a `worker` with a trial under way is no more."
+    if worker == search.folder.path.name:  # this one, before it was started again
         return True
     lease = read_lease(search.folder.path.parent / worker / ".writer.json")
     return lease is None or is_gone(lease, None)
 
 
-def take_up(study: optuna.Study, number: int) -> None:
-    "Mark a lost trial as failed and put its parameters first in the queue."
-    trial = study.get_trials(deepcopy=False)[number]
-    if trial.state != TrialState.RUNNING:  # another worker was quicker
-        return
+def take_up(study: optuna.Study, trial: FrozenTrial) -> None:
+    "Mark a lost `trial` as failed and put its parameters first in the queue."
     kills = trial.user_attrs.get("kills", 0) + (0 if "stopped" in trial.user_attrs else 1)
-    study.tell(number, state=TrialState.FAIL)
+    study.tell(trial.number, state=TrialState.FAIL)
     if kills < MOST_KILLS:
-        study.enqueue_trial(trial.params, user_attrs={"kills": kills, "continues": number})
+        study.enqueue_trial(trial.params, user_attrs={"kills": kills, "continues": trial.number})
 
-# %% ../nbs/tuning.ipynb #2afb60c7
+# %% ../nbs/tuning.ipynb #4ec36524
 LEAST_TRIALS = 5  # finished ones, before any is pruned
 
 
@@ -245,7 +243,7 @@ def watch(search: Search, trial: Trial, values: Mapping[str, Any], done: list[fl
 
     return after_epoch
 
-# %% ../nbs/tuning.ipynb #0e93133e
+# %% ../nbs/tuning.ipynb #5d9f0fa1
 def kept_loss(run: RunFolder) -> float:
     "The validation cross-entropy of the epoch whose weights a run kept."
     history = pd.read_csv(run / "history.csv").set_index("epoch")
@@ -290,7 +288,7 @@ def run_folds(search: Search, trial: Trial) -> float:
             trial.report(float(np.mean(losses)), step)
     return float(np.mean(losses))
 
-# %% ../nbs/tuning.ipynb #5d9f0fa1
+# %% ../nbs/tuning.ipynb #90e9ed50
 MOST_FAILURES = 3  # of one worker, in a row
 
 
@@ -331,7 +329,7 @@ def run_trials(search: Search) -> None:
             raise InputError(f"{failures} trials in a row have failed, the last for this: {remark}")
         search.folder.require_claim()
 
-# %% ../nbs/tuning.ipynb #b1f7d6ff
+# %% ../nbs/tuning.ipynb #1f0f88a9
 def list_trials(search: Search) -> list[FrozenTrial]:
     "The study's trials, but for proposals that had been tried."
     return [trial for trial in search.study.get_trials(deepcopy=False) if "repeats" not in trial.user_attrs]
@@ -367,7 +365,7 @@ def best_trial(search: Search) -> FrozenTrial | None:
     "The finished trial with the lowest loss; None where there is none."
     return min((trial for trial in list_trials(search) if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value, default=None)
 
-# %% ../nbs/tuning.ipynb #21f72faf
+# %% ../nbs/tuning.ipynb #92a47e88
 def plot_progress(search: Search) -> Figure:
     "The loss of each trial, and the best so far."
     figure, axis = plt.subplots(figsize=(8, 3), layout="constrained")
@@ -413,7 +411,7 @@ def plot_slices(search: Search) -> Figure:
     plt.close(figure)
     return figure
 
-# %% ../nbs/tuning.ipynb #668147a7
+# %% ../nbs/tuning.ipynb #91fbbfd2
 LEAST_FOR_IMPORTANCE = 10  # finished trials
 
 
@@ -438,7 +436,7 @@ def plot_importance(search: Search) -> Figure | None:
     plt.close(figure)
     return figure
 
-# %% ../nbs/tuning.ipynb #8f0d1ce8
+# %% ../nbs/tuning.ipynb #ec3fcc34
 def best_command(search: Search) -> str | None:
     "The command that trains with the best parameters on all folds; None where no trial has finished."
     best = best_trial(search)
