@@ -79,7 +79,7 @@ class Choice:
     def n_points(self) -> float:
         return len(self.ends)
 
-
+# %% ../../nbs/batch/spaces.ipynb #ca1cc35c
 def parse_space(text: str, parameters: Mapping[str, Parameter]) -> dict[str, Range | Choice]:
     "The parameters that `text` says are searched, by name."
     space: dict[str, Range | Choice] = {}
@@ -117,7 +117,7 @@ def parse_range(piece: str, name: str, said: str, parameters: Mapping[str, Param
         raise InputError(f"space: {piece!r}: a logarithm begins above 0; raise the low end, or leave out log")
     return Range(low, high, bool(words))
 
-# %% ../../nbs/batch/spaces.ipynb #7d906bcb
+# %% ../../nbs/batch/spaces.ipynb #d30af077
 USUAL = "lr=1e-4..1e-2 log; weight_decay=1e-6..1e-2 log; dropout=0..0.5; label_smoothing=0..0.2"
 OF_MODEL = {
     "dual_stream": "; temperature_end=0.1..1 log",
