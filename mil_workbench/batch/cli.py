@@ -89,7 +89,7 @@ def submit_parser(notebook: str, parameters: Mapping[str, Parameter]) -> Parser:
     add_parameters(parser, {name: parameter for name, parameter in parameters.items() if name not in ("resume", "run_name")})
     return parser
 
-
+# %% ../../nbs/batch/cli.ipynb #19e375f4
 def submit(notebook: str, words: list[str]) -> int:
     "Judge a grid, show it, and submit it or run it here."
     from mil_workbench.batch.launch import find_notebook
@@ -140,7 +140,7 @@ def require_encoders(names: list[str | None]) -> None:
 
             architecture_of(name)
 
-# %% ../../nbs/batch/cli.ipynb #4090b61a
+# %% ../../nbs/batch/cli.ipynb #45f24c81
 def new_study(name: str, notebook: str) -> int:
     "Begin a study: a folder with a grid file to edit."
     from mil_workbench.batch.launch import find_notebook
@@ -187,7 +187,7 @@ def fetch(names: list[str]) -> int:
         print(f"{name}: {fetch_weights(name)}")
     return 0
 
-# %% ../../nbs/batch/cli.ipynb #f70d71b0
+# %% ../../nbs/batch/cli.ipynb #de17f377
 def make_parser() -> Parser:
     "All commands and their arguments, but for the notebooks' parameters."
     parser = Parser("mil-workbench", description="Multiple-instance learning on medical images: notebooks as batches.")

@@ -45,7 +45,7 @@ LEAST = {  # name: (least value, whether it may be reached)
     "attention_layers": (1, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "patience": (1, True),
     "n_processes": (1, True), "seed": (0, True), "folds_seed": (0, True), "slice_size": (32, True), "encoder_chunk": (1, True), "encoder_lr": (0, False),
     "accumulate": (1, True), "patch_size": (16, True), "um_per_pixel": (0, False), "patches_per_section": (1, True),
-    "attention_dropout": (0, True), "classifier_dropout": (0, True), "shard": (0, True), "n_shards": (1, True), "worker": (0, True), "trials": (1, True),
+    "attention_dropout": (0, True), "classifier_dropout": (0, True), "shard": (0, True), "n_shards": (1, True), "worker": (0, True), "trials": (1, True), "folds_per_trial": (1, True),
 }
 
 

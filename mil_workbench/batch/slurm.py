@@ -64,7 +64,7 @@ def seconds_of(text: str) -> int:
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
     return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
 
-
+# %% ../../nbs/batch/slurm.ipynb #030094e3
 def read_profile(path: str | Path) -> Profile:
     "The site profile in the TOML file `path`; what is missing or wrong in it is an `InputError` that names it."
     path = resolve(path)
@@ -85,7 +85,7 @@ def read_profile(path: str | Path) -> Profile:
             raise InputError(f"{path}: {name} cannot be {values[name]!r}")
     return check_profile(Profile(path, **values))
 
-
+# %% ../../nbs/batch/slurm.ipynb #5e7d0dba
 def check_profile(profile: Profile) -> Profile:
     "`profile`, or an `InputError` that names what has to be filled in or cannot be."
     path, partition = profile.path, profile.partitions.get(profile.partition)
@@ -106,7 +106,7 @@ def check_profile(profile: Profile) -> Profile:
         raise InputError(f"{path}: warning {profile.warning} s leaves nothing of time {profile.time}")
     return profile
 
-# %% ../../nbs/batch/slurm.ipynb #2098d2e7
+# %% ../../nbs/batch/slurm.ipynb #5e862927
 def render(template: Path, profile: Profile, **values: Any) -> str:
     "The job script that `template` gives for a `profile` and what else it needs."
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -120,7 +120,7 @@ def find_template() -> Path:
     own = resolve("slurm/array.sbatch.j2")
     return own if own.exists() else Path(__file__).resolve().parent.parent.parent / "slurm" / "array.sbatch.j2"
 
-# %% ../../nbs/batch/slurm.ipynb #9b892c08
+# %% ../../nbs/batch/slurm.ipynb #31045303
 def ask(*words: str) -> str:
     "What a command of Slurm prints; its refusal is an `InputError`."
     try:
@@ -156,7 +156,7 @@ def submit_scripts(scripts: list[Path]) -> list[str]:
         raise
     return jobs
 
-# %% ../../nbs/batch/slurm.ipynb #31045303
+# %% ../../nbs/batch/slurm.ipynb #53d770c4
 def requeue_own_job() -> bool:
     "Put the job of this process back into Slurm's queue; False where there is no job or Slurm refuses."
     job = own_job()

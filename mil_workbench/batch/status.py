@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Iterator, Mapping
 
-from .run_folder import RunFolder, is_gone, own_lease, read_lease
+from .run_folder import RunFolder, is_gone, name_writer, own_lease, read_lease
 from ..files import InputError, write_json
 
 # %% ../../nbs/batch/status.ipynb #394c1db8
@@ -89,10 +89,10 @@ def run_state(folder: Path, place: str | None = None, queue: Mapping[str, str] |
         return State("finished", "", number)
     lease = read_lease(folder / ".writer.json")
     if lease is not None and not is_gone(lease, queue):
-        return State("running", f"host {lease['host']}, process {lease['process']}" + (f", job {lease['job']}" if lease["job"] else ""), number)
+        return State("running", name_writer(lease), number)
     if queue and place in queue:
         return State("queued", f"job {place}", number)
-    if record["state"] in ("failed", "interrupted"):
+    if record["state"] in ("failed", "interrupted", "pruned"):
         return State(record["state"], record["reason"], number)
     if number:
         gone = f"process {record['process']} on {record['host']} is gone without a word: killed, for memory perhaps, or its node has failed"

@@ -20,6 +20,7 @@ from typing import Any, Callable, Mapping
 from .launch import find_notebook, launch
 from .parameters import Parameter, check_values, parse_text, read_parameters
 from .rules import plan_run
+from .spaces import plan_trials
 from .status import State, planned_runs
 from ..files import InputError, project_root, write_text
 
@@ -56,7 +57,10 @@ def expand_grid(notebook: Path, grid: Mapping[str, list[Any]]) -> list[dict[str,
     tasks: dict[str, dict[str, Any]] = {}
     for combination in itertools.product(*grid.values()):
         given = dict(zip(grid, combination))
-        run_name = plan_run(notebook.name, defaults, given)["run_name"]
+        values = plan_run(notebook.name, defaults, given)
+        if "space" in values:
+            plan_trials(values, read_parameters(find_notebook("train")))
+        run_name = values["run_name"]
         if run_name in tasks:
             raise InputError(f"{tasks[run_name]['given']} and {given} are the same run, {run_name}; leave one out")
         tasks[run_name] = {"notebook": _short(notebook), "run_name": run_name, "given": given}

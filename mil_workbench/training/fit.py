@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer', 'begin_epoch', 'backward',
-           'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'best_epoch', 'is_over', 'Files', 'tell',
-           'someone_watches', 'Progress', 'take_up', 'one_epoch', 'fit', 'fit_in_processes',
+           'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'selects_from', 'best_epoch', 'is_over', 'Files',
+           'tell', 'someone_watches', 'Progress', 'take_up', 'one_epoch', 'fit', 'fit_in_processes',
            'join_unless_asked_to_stop']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
@@ -201,8 +201,11 @@ def validate(model: nn.Module, bags: Sequence[Bag], critical_before: list[int] |
 # %% ../../nbs/training/fit.ipynb #ade7f90c
 def counts_from(model: nn.Module, settings: FitSettings) -> int:
     "The first epoch that may be the best one."
-    if not hasattr(model, "selector"):
-        return 0
+    return selects_from(settings) if hasattr(model, "selector") else 0
+
+
+def selects_from(settings: FitSettings) -> int:
+    "The first epoch in which a selector selects as it will in the end."
     annealed = annealing_ends(settings.epochs, settings.temperature_start, settings.temperature_end, settings.temperature_schedule)
     return max(annealed, min(settings.two_phase_epoch or 0, settings.epochs - 1))
 
