@@ -27,7 +27,7 @@ from .rules import plan_run
 from .run_folder import RunFolder, require_same_parameters
 from .slurm import requeue_own_job
 from .status import begin_attempt, end_attempt
-from ..files import InputError, project_root, read_json, resolve, whole_file
+from ..files import InputError, checkout, project_root, read_json, resolve, whole_file
 
 # %% ../../nbs/batch/launch.ipynb #bc64d7ea
 def find_notebook(name: str) -> Path:
@@ -37,14 +37,14 @@ def find_notebook(name: str) -> Path:
         if not path.is_file():
             raise InputError(f"{path}: no such notebook")
         return path
-    folders = [project_root() / "nbs" / "runs", Path(__file__).resolve().parent.parent.parent / "nbs" / "runs"]
+    folders = [project_root() / "nbs" / "runs", checkout() / "nbs" / "runs"]
     for folder in folders:
         if (folder / f"{name}.ipynb").is_file():
             return folder / f"{name}.ipynb"
     there = sorted({path.stem for folder in folders for path in folder.glob("*.ipynb")})
     raise InputError(f"there is no run notebook {name!r}" + (f"; there are {', '.join(there)}" if there else f" in {folders[0]}"))
 
-# %% ../../nbs/batch/launch.ipynb #e9b16c17
+# %% ../../nbs/batch/launch.ipynb #1e93d102
 LONGEST_SOCKET = 60  # characters of the folder; with the file's name it must stay under 108
 
 
@@ -66,7 +66,7 @@ def isolate(folder: Path) -> None:
     if cores:
         os.environ |= {"OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores}
 
-# %% ../../nbs/batch/launch.ipynb #4089fb85
+# %% ../../nbs/batch/launch.ipynb #f8e878ff
 def write_outputs_whole() -> None:
     "Have papermill replace its output notebooks instead of overwriting them."
     from papermill.iorw import LocalHandler, papermill_io
@@ -78,7 +78,7 @@ def write_outputs_whole() -> None:
 
     papermill_io.register("/", WholeFileHandler())
 
-# %% ../../nbs/batch/launch.ipynb #f8e878ff
+# %% ../../nbs/batch/launch.ipynb #73cbbacd
 class Execution(threading.Thread):
     "papermill at work on `notebook`; `error` and `exit_code` (of the kernel) tell how it ended."
 
@@ -116,7 +116,7 @@ class Execution(threading.Thread):
     def exit_code(self) -> int | None:
         return None if self.kernel is None else self.kernel.returncode
 
-# %% ../../nbs/batch/launch.ipynb #73cbbacd
+# %% ../../nbs/batch/launch.ipynb #7d380dc7
 class Stopper:
     "Hands stop signals on to the kernel of `execution`."
 
@@ -138,7 +138,7 @@ class Stopper:
                 if self.sent == 1:
                     print(f"{self.received[0].name}: finishing the batch and keeping the state", file=sys.stderr, flush=True)
 
-# %% ../../nbs/batch/launch.ipynb #7d380dc7
+# %% ../../nbs/batch/launch.ipynb #95a603d5
 def reason_of(execution: Execution) -> str:
     "Why the run did not reach its metrics.json."
     error, code = execution.error, execution.exit_code
@@ -155,7 +155,7 @@ def reason_of(execution: Execution) -> str:
         return re.sub(r"\s+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text)).strip()
     return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}").strip()
 
-# %% ../../nbs/batch/launch.ipynb #95a603d5
+# %% ../../nbs/batch/launch.ipynb #a6dcdfd9
 @dataclass(frozen=True)
 class Outcome:
     "How a run ended."
@@ -167,6 +167,8 @@ class Outcome:
 
 def launch(notebook: Path, given: Mapping[str, Any]) -> Outcome:
     "Run `notebook` with the parameters `given` in its run folder, and record how it ended."
+    if os.environ.get("SLURM_RESTART_COUNT") and "resume" in given:  # began anew before it was requeued
+        given = {**given, "resume": True}
     parameters = read_parameters(notebook)
     values = plan_run(notebook.name, {name: parameter.default for name, parameter in parameters.items()}, check_values(parameters, given))
     run = RunFolder(resolve("papermill_runs") / values["study"] / values["run_name"])

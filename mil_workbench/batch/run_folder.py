@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ORPHANS_END_WITHIN', 'WITHOUT_EFFECT', 'PACKAGES', 'RunFolder', 'own_lease', 'own_host', 'own_job', 'name_writer',
-           'read_lease', 'is_launcher', 'is_orphan', 'is_gone', 'require_same_parameters', 'write_parameters',
-           'describe_environment', 'describe_commit', 'summarise']
+           'read_lease', 'remove_halves', 'is_launcher', 'is_orphan', 'is_gone', 'require_same_parameters',
+           'write_parameters', 'describe_environment', 'describe_commit', 'summarise']
 
 # %% ../../nbs/batch/run_folder.ipynb #3f80f9c2
 import atexit
@@ -37,10 +37,6 @@ class RunFolder:
     def __truediv__(self, name: str) -> Path:
         return self.path / name
 
-    @property
-    def succeeded(self) -> bool:
-        return (self / "metrics.json").exists()
-
     def claim(self) -> None:
         "Become the one writer of this folder, or raise an `InputError` that names the other."
         mine, lease = own_lease(), self / ".writer.json"
@@ -49,13 +45,16 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(aside, json.dumps(mine))
             self._claim(mine, lease, aside)
-            for part in self.path.rglob(".*.part"):  # of a writer that was killed in mid-write
-                part.unlink(missing_ok=True)
+            remove_halves(self.path)
         except OSError as error:
             raise InputError(f"{self.path}: cannot be written to ({error.strerror}); free space there, or run where you may write") from None
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
+
+    @property
+    def succeeded(self) -> bool:
+        return (self / "metrics.json").exists()
 
     def _claim(self, mine: dict[str, Any], lease: Path, aside: Path) -> None:
         begun = time.monotonic()
@@ -82,8 +81,7 @@ class RunFolder:
         path = self / ".writer.json"
         lease = read_lease(path)
         if lease is not None and _is_mine(lease):
-            launcher = lease.get("launcher")
-            path.unlink() if launcher is None else write_text(path, json.dumps(launcher))
+            write_text(path, json.dumps(lease["launcher"])) if "launcher" in lease else path.unlink()
 
     def require_claim(self) -> None:
         "Raise an `InputError` if another process has taken this folder over."
@@ -119,6 +117,12 @@ def read_lease(lease: Path) -> dict[str, Any] | None:
         return json.loads(lease.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+
+
+def remove_halves(folder: Path) -> None:
+    "Remove what a writer that was killed in mid-write has left."
+    for part in folder.rglob(".*.part"):
+        part.unlink(missing_ok=True)
 
 
 def _take_away(lease: Path, stale: dict[str, Any] | None, aside: Path) -> None:

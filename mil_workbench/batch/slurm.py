@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from .run_folder import own_job
-from ..files import InputError, resolve
+from ..files import InputError, checkout, resolve
 
 # %% ../../nbs/batch/slurm.ipynb #a2deffc8
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def render(template: Path, profile: Profile, **values: Any) -> str:
 def find_template() -> Path:
     "The array template of the project, or the one beside the package."
     own = resolve("slurm/array.sbatch.j2")
-    return own if own.exists() else Path(__file__).resolve().parent.parent.parent / "slurm" / "array.sbatch.j2"
+    return own if own.exists() else checkout() / "slurm" / "array.sbatch.j2"
 
 # %% ../../nbs/batch/slurm.ipynb #31045303
 def ask(*words: str) -> str:

@@ -130,7 +130,7 @@ MOST_NAMES = 3  # of runs that share a reason
 def describe_states(states: Mapping[str, State]) -> str:
     "The states of a study as a few lines for a terminal."
     counts = Counter(state.state for state in states.values())
-    lines = [f"{len(states)} runs: " + ", ".join(f"{n} {state}" for state, n in counts.most_common())]
+    lines = [f"{len(states)} run{'' if len(states) == 1 else 's'}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common())]
     by_reason: dict[tuple[str, str], list[str]] = {}
     for name, state in states.items():
         if state.state in ("failed", "interrupted", "running"):

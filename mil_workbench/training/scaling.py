@@ -126,7 +126,7 @@ def epoch_against_floor(n_cases: int, n_instances: int, in_features: int, rounds
         seconds = {"epoch": [], "reading": [], "products": []}
         for i in range(rounds + 1):
             moments = [time.perf_counter()]
-            train_epoch(model, MILLoss(), dataset, sampler, optimizer, accelerator, accumulate=1, grad_clip=0.5)
+            train_epoch(model, MILLoss(), dataset, sampler.batches(), optimizer, accelerator, FitSettings(), [], lambda: False)
             moments.append(time.perf_counter())
             for bag in bags:
                 bag.instances.read()

@@ -134,7 +134,7 @@ def test_time_limit_requeue_lost_node_and_scancel(cluster, project):
     assert [state(how).attempts >= 2 for how in ("limit", "requeue", "node")] == [True] * 3
     assert read_json(study / name_of["node"] / "attempt.json")["host"] != node
     assert read_json(study / name_of["limit"] / "attempts" / "1.json")["reason"] == "stopped by SIGUSR1; the same call goes on"
-    assert not list(study.glob("*/.writer.json"))
+    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the jobs to end")
     left = workbench(project, "submit", "page.ipynb", "--study", "struck", "--resume", "--dry-run")
     assert left.stdout.splitlines()[0].split() == ["tasks", "1"], "only what was cancelled is taken up"
 
