@@ -107,7 +107,7 @@ class Execution(threading.Thread):
         try:
             papermill.execute_notebook(
                 self.notebook, self.output, self.given, progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
-                kernel_manager_class=OwnKernelManager,
+                kernel_manager_class=OwnKernelManager, extra_arguments=["--log-level=50"],  # it speaks of its own end otherwise
             )
         except BaseException as error:  # whatever it was, the record says so
             self.error = error
