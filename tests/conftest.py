@@ -31,6 +31,8 @@ def run_notebook(tmp_path):
 @pytest.fixture(autouse=True)
 def part_of_the_machine(request, tmp_path_factory, monkeypatch):
     "Two tests run at a time, each with one thread; one that is marked `alone`, since it judges a time, has the machine to itself."
+    for name in [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]:
+        monkeypatch.delenv(name)  # tests that run within a job are not the job
     is_alone = request.node.get_closest_marker("alone") is not None
     if not is_alone:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")

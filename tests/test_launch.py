@@ -90,7 +90,7 @@ def test_stop_signal_leaves_an_interrupted_run(project, number):
     while not (folder / "begun").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     second = run(project, "run", "page.ipynb", "--how", "slow", "--run-name", "slow")
-    assert second.returncode == 2 and "another run is writing here (host" in second.stderr and second.stderr.count("\n") == 1
+    assert second.returncode == 2 and "another process is writing here (host" in second.stderr and second.stderr.count("\n") == 1
     assert study_states(folder.parent)["slow"].state == "running"
     process.send_signal(number)
     assert process.wait(20) == os.EX_TEMPFAIL

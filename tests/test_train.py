@@ -83,7 +83,7 @@ def test_second_writer_is_refused_and_harms_nothing(run_notebook, tmp_path):
         member.kill()
     first.wait()
     assert first_alive and second.returncode != 0
-    assert "another run is writing here (host" in second.stderr.strip().splitlines()[-1]
+    assert "another process is writing here (host" in second.stderr.strip().splitlines()[-1]
     assert len(pd.read_csv(history)) >= 1
 
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['EXIT_CODES', 'Parser', 'add_parameters', 'parse_options', 'run', 'show_parameters', 'submit_parser', 'submit',
-           'require_encoders', 'new_study', 'status', 'collect_study', 'fetch', 'make_parser', 'run_one_task',
-           'dispatch', 'main']
+           'choose_tasks', 'require_encoders', 'new_study', 'status', 'collect_study', 'fetch', 'make_parser',
+           'run_one_task', 'dispatch', 'main']
 
 # %% ../../nbs/batch/cli.ipynb #5f79356a
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -93,10 +94,10 @@ def submit_parser(notebook: str, parameters: Mapping[str, Parameter]) -> Parser:
 def submit(notebook: str, words: list[str]) -> int:
     "Judge a grid, show it, and submit it or run it here."
     from mil_workbench.batch.launch import find_notebook
+    from mil_workbench.batch.rules import require_folder_names
     from mil_workbench.batch.slurm import has_slurm, read_profile
-    from mil_workbench.batch.status import study_states
+    from mil_workbench.batch.status import read_queue
     from mil_workbench.batch.submit import run_here, submit_tasks, writing_to
-    from mil_workbench.batch.tasks import expand_grid, parse_values, read_grid, sort_tasks, unfinished_tasks
 
     path = find_notebook(notebook)
     parameters = read_parameters(path)
@@ -105,31 +106,44 @@ def submit(notebook: str, words: list[str]) -> int:
         raise InputError("give the study a name: --study NAME")
     if options.local is not None and (options.local < 1 or options.profile or options.partition):
         raise InputError("--local takes a number of tasks from 1 on, and no --profile or --partition")
-    study = resolve("papermill_runs") / parse_text(parameters["study"], texts.pop("study"))
+    name = texts.pop("study")
+    require_folder_names({"study": name, "run_name": None})
+    study = resolve("papermill_runs") / name
     is_local = options.local is not None or not (has_slurm() or options.profile or options.partition)
-    profile = None if is_local else read_profile(options.profile or "slurm/quest.toml").with_partition(options.partition)
+    profile = None if is_local else read_profile(options.profile or "slurm/quest.toml", options.partition)
+    if profile is not None and read_queue() is None:
+        raise InputError("squeue does not answer, so it is not known what is queued already; try again in a moment")
+    with contextlib.nullcontext() if options.dry_run else writing_to(study):
+        left = choose_tasks(path, parameters, study, options, texts)
+        if profile is not None:
+            print(profile.describe())
+        if options.dry_run or not left:
+            return 0
+        if profile is not None:
+            submit_tasks(study, left, profile, options.report)
+            return 0
+        return run_here(study, left, options.local or 1, options.report)
+
+
+def choose_tasks(notebook: Path, parameters: Mapping[str, Parameter], study: Path, options: argparse.Namespace, texts: Mapping[str, str]) -> list[dict]:
+    "The tasks that are to be run, of a grid or of earlier submissions; they are shown."
+    from mil_workbench.batch.status import study_states
+    from mil_workbench.batch.tasks import expand_grid, parse_values, read_grid, sort_tasks, unfinished_tasks
+
     states = study_states(study) if study.exists() else {}
     if options.resume:
         if texts:
             raise InputError(f"--resume takes up what was submitted before; leave out --{next(iter(texts)).replace('_', '-')}")
         left, others = unfinished_tasks(study, states), {}
     else:
-        grid = {"study": [study.name], **read_grid(study / "grid.yaml"), **{name: parse_values(parameters[name], text) for name, text in texts.items()}}
-        tasks = expand_grid(path, grid)
+        grid = {**read_grid(study / "grid.yaml"), **{name: parse_values(parameters[name], text) for name, text in texts.items()}, "study": [study.name]}
+        tasks = expand_grid(notebook, grid)
         require_encoders(grid.get("encoder", []))
         left, others = sort_tasks(tasks, states)
         for name, values in grid.items():
             print(f"{name:<24}{', '.join(map(str, values))}")
     print(f"{'tasks':<24}{len(left)}" + "".join(f", {n} more {state}" for state, n in others.items()))
-    if profile is not None:
-        print(profile.describe())
-    if options.dry_run or not left:
-        return 0
-    with writing_to(study):
-        if profile is not None:
-            submit_tasks(study, left, profile, options.report)
-            return 0
-        return run_here(study, left, options.local or 1, options.report)
+    return left
 
 
 def require_encoders(names: list[str | None]) -> None:
@@ -236,6 +250,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return dispatch(sys.argv[1:] if arguments is None else arguments)
     except InputError as error:
+        print(f"mil-workbench: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:  # a full disk, a lost file system
         print(f"mil-workbench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -56,13 +56,13 @@ def _parse_type(annotation: ast.expr) -> tuple[type | None, tuple | None, bool]:
 # %% ../../nbs/batch/parameters.ipynb #76fc10c3
 def parse_parameters(source: str) -> dict[str, Parameter]:
     "The parameters that a cell's `source` declares, by name, in order."
-    comments = {
-        token.start[0]: token.string.lstrip("# ").strip()
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    try:
+        lines, tokens = ast.parse(source).body, list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (SyntaxError, tokenize.TokenError) as error:
+        raise InputError(f"parameters cell: is not Python ({error})") from None
+    comments = {token.start[0]: token.string.lstrip("# ").strip() for token in tokens if token.type == tokenize.COMMENT}
     parameters = {}
-    for line in ast.parse(source).body:
+    for line in lines:
         if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None):
             raise InputError(f"parameters cell, line {line.lineno}: `{ast.unparse(line)}` is not of the form name: type = default  # help")
         name = line.target.id

@@ -60,7 +60,7 @@ def require_least(values: Mapping[str, Any]) -> None:
 def require_folder_names(values: Mapping[str, Any]) -> None:
     "Raise an `InputError` for a study or run_name that cannot be one folder's name."
     for name in ("study", "run_name"):
-        if values[name] is not None and (values[name] in ("", ".", "..") or "/" in values[name]):
+        if values[name] is not None and (values[name] in ("", ".", "..") or set(values[name]) & set('/"$`\\\n')):
             raise InputError(f"{name} {values[name]!r} cannot be a folder's name")
 
 # %% ../../nbs/batch/rules.ipynb #a170a097

@@ -6,11 +6,11 @@
 __all__ = ['writing_to', 'render_arrays', 'submit_tasks', 'submit_report', 'run_here']
 
 # %% ../../nbs/batch/submit.ipynb #a17b5139
-import json
 import os
 import shutil
+import signal
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Iterator
@@ -18,7 +18,7 @@ from typing import Any, Iterator
 from .launch import find_notebook
 from .run_folder import RunFolder
 from .slurm import Profile, ask, count_submitted, find_template, render, seconds_of, submit_scripts
-from .tasks import expand_grid, run_locally, write_tasks
+from .tasks import expand_grid, run_locally, write_lines, write_tasks
 from ..files import InputError, project_root, write_json, write_text
 
 # %% ../../nbs/batch/submit.ipynb #41bd7631
@@ -31,6 +31,8 @@ def writing_to(study: Path) -> Iterator[None]:
         yield
     finally:
         folder.release()
+        with suppress(OSError):  # unless there is something in it
+            study.rmdir()
 
 # %% ../../nbs/batch/submit.ipynb #61505bf8
 def render_arrays(path: Path, n_tasks: int, profile: Profile) -> list[tuple[Path, int, int]]:  # script, first task, count
@@ -50,16 +52,24 @@ def render_arrays(path: Path, n_tasks: int, profile: Profile) -> list[tuple[Path
 def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, report: bool) -> None:
     "Submit the tasks as job arrays, and after them, if asked for, the study's report."
     queued = count_submitted()
-    if queued + len(tasks) > profile.max_submitted:
+    if queued + len(tasks) + report > profile.max_submitted:
         raise InputError(f"{len(tasks)} tasks and the {queued} in the queue are more than the {profile.max_submitted} that {profile.path.name} allows (max_submitted); submit fewer at a time")
+    for task in tasks:
+        if profile.with_gpu and task["given"].get("n_processes", 1) > profile.gpus:
+            raise InputError(f"n_processes {task['given']['n_processes']} needs as many GPUs: {profile.path.name} has gpus {profile.gpus}")
+    if not (Path(profile.environment) / "bin" / "mil-workbench").exists():
+        raise InputError(f"{profile.path}: environment {profile.environment} has no bin/mil-workbench; make it there, or fill in where it is")
     path = write_tasks(study, tasks)
     try:
         arrays = render_arrays(path, len(tasks), profile)
-        jobs = submit_scripts([script for script, _, _ in arrays])
-    except InputError:
+
+        def note(jobs: list[str]) -> None:
+            write_json(path.with_name("jobs.json"), [{"job": job, "first": first, "count": count} for job, (_, first, count) in zip(jobs, arrays)])
+
+        jobs = submit_scripts([script for script, _, _ in arrays], note)
+    except BaseException:
         shutil.rmtree(path.parent)
         raise
-    write_json(path.with_name("jobs.json"), [{"job": job, "first": first, "count": count} for job, (_, first, count) in zip(jobs, arrays)])
     print(f"submitted {len(tasks)} tasks as job {', '.join(jobs)}; scripts and logs in {path.parent}")
     if report:
         print(f"the report will follow as job {submit_report(study, path.parent, profile, jobs)}")
@@ -68,7 +78,7 @@ def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, rep
 def submit_report(study: Path, folder: Path, profile: Profile, jobs: list[str]) -> str:  # its job
     "Have crossval_report run on the study when the `jobs` have ended, well or not."
     path = folder / "report.jsonl"
-    write_text(path, "".join(json.dumps(task) + "\n" for task in expand_grid(find_notebook("crossval_report"), {"study": [study.name]})))
+    write_lines(path, expand_grid(find_notebook("crossval_report"), {"study": [study.name]}))
     partition = next((name for name, facts in profile.partitions.items() if not facts.get("gpu")), profile.partition)
     modest = replace(profile, partition=partition, time=min(profile.time, "01:00:00", key=seconds_of), cores=min(profile.cores, 2))
     [(script, _, _)] = render_arrays(path, 1, modest)
@@ -81,6 +91,7 @@ def run_here(study: Path, tasks: list[dict[str, Any]], n_workers: int, report: b
 
     path = write_tasks(study, tasks)
     print(f"running {len(tasks)} tasks here, {min(n_workers, len(tasks))} at a time; logs in {path.parent / 'logs'}")
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))  # both end this as Ctrl-C does
     bar = tqdm(total=len(tasks), unit="run", disable=not sys.stderr.isatty())
 
     def tell(number: int, state: str) -> None:
@@ -91,6 +102,6 @@ def run_here(study: Path, tasks: list[dict[str, Any]], n_workers: int, report: b
     states = run_locally(path, len(tasks), n_workers, tell)
     bar.close()
     if report and "interrupted" not in states:
-        reports = write_tasks(study, expand_grid(find_notebook("crossval_report"), {"study": [study.name]}))
-        states += run_locally(reports, 1, 1, lambda number, state: print(f"report: {state}"))
+        write_lines(path.with_name("report.jsonl"), expand_grid(find_notebook("crossval_report"), {"study": [study.name]}))
+        states += run_locally(path.with_name("report.jsonl"), 1, 1, lambda number, state: print(f"report: {state}"))
     return 0 if set(states) <= {"finished"} else os.EX_TEMPFAIL if "interrupted" in states else 1

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer', 'begin_epoch', 'backward',
            'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'selects_from', 'best_epoch', 'is_over', 'Files',
-           'tell', 'someone_watches', 'Progress', 'take_up', 'one_epoch', 'fit', 'fit_in_processes',
+           'tell', 'someone_watches', 'no_objection', 'Progress', 'take_up', 'one_epoch', 'fit', 'fit_in_processes',
            'join_unless_asked_to_stop']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
@@ -276,6 +276,10 @@ def someone_watches() -> bool:
     return sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ
 
 # %% ../../nbs/training/fit.ipynb #1117d3f4
+def no_objection() -> None:
+    "Nobody else writes here."
+
+
 @dataclass
 class Progress:
     "How far a run has come."
@@ -307,7 +311,7 @@ def take_up(path: Path, model: nn.Module, optimizer, accelerator: Accelerator, e
 # %% ../../nbs/training/fit.ipynb #da8025bc
 def one_epoch(
     model: nn.Module, loss: MILLoss, dataset: BagDataset, sampler: BagBatchSampler, validation: Sequence[Bag], optimizer,
-    accelerator: Accelerator, settings: FitSettings, so_far: Progress, files: Files, asked_to_stop: Callable[[], bool],
+    accelerator: Accelerator, settings: FitSettings, so_far: Progress, files: Files, asked_to_stop: Callable[[], bool], may_write: Callable[[], None],
 ) -> Predictions:  # on validation
     "Train what is left of an epoch, and validate; `so_far` moves on by one entry. Asked to stop, it keeps the state and raises `Preempted`."
     started, epoch, history = time.perf_counter() - so_far.seconds, len(so_far.history), so_far.history
@@ -318,6 +322,7 @@ def one_epoch(
     try:
         record |= train_epoch(model, loss, dataset, batches, optimizer, accelerator, settings, so_far.logs, asked_to_stop)
     except Preempted:
+        may_write()
         files.keep_midway(model, optimizer, history, so_far.critical, so_far.logs, time.perf_counter() - started, accelerator)
         done = f"after {len(so_far.logs)} of {len(batches)} batches of epoch {epoch + 1}"
         raise Preempted(f"asked to stop {done}; the state is kept in {files.last}, and the same call goes on from there") from None
@@ -339,6 +344,7 @@ def fit(
     folder: str | Path,  # of the run; a state in it is taken up
     frozen: tuple[str, ...] = (),  # parts of the model frozen on purpose
     on_epoch: Callable[[dict], None] | None = None,  # is given each epoch's entry of the history, the earlier ones of a resumed run first
+    may_write: Callable[[], None] = no_objection,  # raises an error where the folder is no longer this run's
 ) -> pd.DataFrame:  # the history, one row per epoch
     "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch. Raises `Preempted` when asked to stop."
     files, accelerator, first = Files(Path(folder)), make_accelerator(settings), counts_from(model, settings)
@@ -359,8 +365,9 @@ def fit(
         tell_caller(record)
     with stop_requests() as asked_to_stop:
         while not is_over(so_far.history, first, settings):
-            said = one_epoch(model, loss, dataset, sampler, validation, optimizer, accelerator, settings, so_far, files, asked_to_stop)
+            said = one_epoch(model, loss, dataset, sampler, validation, optimizer, accelerator, settings, so_far, files, asked_to_stop, may_write)
             if accelerator.is_main_process:
+                may_write()
                 files.keep(model, optimizer, accelerator.scaler, so_far.history, so_far.critical, said, first, settings)
                 tell(so_far.history[-1], settings.epochs, bar)
             tell_caller(so_far.history[-1])
@@ -381,17 +388,17 @@ def _process(rank: int, n_processes: int, port: int, payload: bytes) -> None:
     fit(*arguments)
 
 
-def fit_in_processes(n_processes: int, model, loss, train, validation, settings: FitSettings, folder, frozen=(), on_epoch=None) -> pd.DataFrame:
-    "`fit`, its batches shared by `n_processes` processes; `on_epoch` is called in one process only."
+def fit_in_processes(n_processes: int, model, loss, train, validation, settings: FitSettings, folder, frozen=(), on_epoch=None, may_write=no_objection) -> pd.DataFrame:
+    "`fit`, its batches shared by `n_processes` processes; with more than one, `on_epoch` is not called."
     arguments = (model, loss, train, validation, settings, folder, frozen)
     if n_processes == 1:
-        return fit(*arguments, on_epoch=on_epoch)
+        return fit(*arguments, on_epoch, may_write)
     if choose_device(settings.device) == "cuda" and n_processes > torch.cuda.device_count():
         raise InputError(f"n_processes {n_processes}: this node has {torch.cuda.device_count()} GPUs; ask for as many")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    payload = pickle.dumps((arguments, torch.get_num_threads()))
+    payload = pickle.dumps(((*arguments, None, may_write), torch.get_num_threads()))
     join_unless_asked_to_stop(start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False))
     files = Files(Path(folder))
     facts, _ = load_state(files.last, model, make_optimizer(model, settings))

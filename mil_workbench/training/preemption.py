@@ -56,5 +56,5 @@ def random_states(accelerator: Accelerator) -> dict[str, Tensor]:  # (processes,
 def restore_random_states(states: dict[str, Tensor], accelerator: Accelerator) -> None:
     "Bring this process's random number generators back to where they stood."
     torch.set_rng_state(states["cpu"][accelerator.process_index].clone())  # torch misreads a row of a larger tensor
-    if accelerator.device.type == "cuda":
+    if accelerator.device.type == "cuda" and "cuda" in states:  # it may have begun on a CPU
         torch.cuda.set_rng_state(states["cuda"][accelerator.process_index].clone())

@@ -176,7 +176,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_submitted_by_halves(clust
     for name, partition in (("good", "scavenge"), ("bad", "nosuch")):
         (project / f"{name}.sbatch").write_text(f"#!/bin/sh\n#SBATCH --partition={partition}\n#SBATCH --output=/dev/null\nsleep 100\n")
     with pytest.raises(InputError, match="sbatch refuses: .*Batch job submission failed: Invalid partition name specified"):
-        submit_scripts([project / "good.sbatch", project / "bad.sbatch"])
+        submit_scripts([project / "good.sbatch", project / "bad.sbatch"], lambda jobs: None)
     cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the first of two to be taken back")
     profile = project / "slurm" / "quest.toml"
     profile.write_text(profile.read_text().replace('account = "p12345"', 'account = ""'))
