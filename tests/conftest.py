@@ -42,3 +42,8 @@ def part_of_the_machine(request, tmp_path_factory, monkeypatch):
         fcntl.flock(machine, fcntl.LOCK_EX if is_alone else fcntl.LOCK_SH)
         fcntl.flock(turnstile, fcntl.LOCK_UN)
         yield
+
+
+def pytest_collection_modifyitems(items):
+    "Tests that want the machine to themselves come last, so that nobody waits for them."
+    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)

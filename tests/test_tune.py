@@ -146,4 +146,4 @@ def test_bad_space_is_refused_before_anything_is_submitted(project, words, messa
     command = [sys.executable, "-m", "mil_workbench.batch.cli", "submit", "tune", "--study", "bad", "--local", "2", "--worker", "0-9", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
-    assert not (project / "papermill_runs").exists()
+    assert not (project / "papermill_runs" / "bad").exists()
