@@ -117,6 +117,8 @@ def submit(notebook: str, words: list[str]) -> int:
         left = choose_tasks(path, parameters, study, options, texts)
         if profile is not None:
             print(profile.describe())
+        if options.report and not left:
+            print(f"nothing is left to run; for the report: mil-workbench run crossval_report --study {name}")
         if options.dry_run or not left:
             return 0
         if profile is not None:

@@ -18,6 +18,7 @@ from typing import Any, Iterator
 from .launch import find_notebook
 from .run_folder import RunFolder
 from .slurm import Profile, ask, count_submitted, find_template, render, seconds_of, submit_scripts
+from .status import planned_runs, read_queue
 from .tasks import expand_grid, run_locally, write_lines, write_tasks
 from ..files import InputError, project_root, write_json, write_text
 
@@ -59,6 +60,8 @@ def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, rep
             raise InputError(f"n_processes {task['given']['n_processes']} needs as many GPUs: {profile.path.name} has gpus {profile.gpus}")
     if not (Path(profile.environment) / "bin" / "mil-workbench").exists():
         raise InputError(f"{profile.path}: environment {profile.environment} has no bin/mil-workbench; make it there, or fill in where it is")
+    queue = read_queue() or {}
+    earlier = {place.split("_")[0] for _, place, _ in planned_runs(study) if place in queue}
     path = write_tasks(study, tasks)
     try:
         arrays = render_arrays(path, len(tasks), profile)
@@ -72,7 +75,7 @@ def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, rep
         raise
     print(f"submitted {len(tasks)} tasks as job {', '.join(jobs)}; scripts and logs in {path.parent}")
     if report:
-        print(f"the report will follow as job {submit_report(study, path.parent, profile, jobs)}")
+        print(f"the report will follow as job {submit_report(study, path.parent, profile, [*jobs, *sorted(earlier)])}")
 
 
 def submit_report(study: Path, folder: Path, profile: Profile, jobs: list[str]) -> str:  # its job
