@@ -9,10 +9,13 @@ import nibabel
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import ROOT, papermill_command
 
+from mil_workbench.batch.parameters import read_parameters
 from mil_workbench.data.phantoms import phantom_patients, write_brats_folder
 from mil_workbench.data.volumes import read_volume
+from mil_workbench.experiment import run_once
 from mil_workbench.files import InputError, read_json
 from mil_workbench.training.checkpoints import load_checkpoint
 
@@ -72,13 +75,17 @@ def test_trained_encoder_and_3d_network(run_notebook, tmp_path, brats_folder):
         ({"cohort": "digits", "sampling_strategy": "entropy", "bag_size": 8}, "sampling_strategy entropy needs images"),
         ({"cohort": "no/such/folder"}, "is not known; give one of ucsb-breast"),
         ({"cohort": "digits", "augment": True}, "augment has no effect while the encoder is frozen"),
+        ({"cohort": "gone.csv"}, "gone.csv: no such manifest"),
+        pytest.param({"device": "cuda"}, "device cuda was asked for, but torch sees none", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
-def test_refused_in_one_line(run_notebook, tmp_path, parameters, message):
-    done = run_notebook(**{"epochs": 2, "device": "cpu", **parameters})
-    assert done.returncode != 0
-    assert message in done.stderr.strip().splitlines()[-1]
+def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
+    monkeypatch.chdir(tmp_path)
+    defaults = {name: parameter.default for name, parameter in read_parameters(ROOT / "nbs/runs/train.ipynb").items()}
+    with pytest.raises(InputError) as refusal:
+        run_once({**defaults, "epochs": 2, "device": "cpu", **parameters}, defaults)
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
 def test_missing_weights_say_what_to_do(run_notebook, tmp_path, brats_folder, monkeypatch):

@@ -7,6 +7,7 @@ import time
 
 import pandas as pd
 import psutil
+import pytest
 
 OPTIONS = "--cohort digits --epochs 8 --warmup-epochs 1 --batch-size 7 --bag-size 16 --dropout 0.25 --patience None --lr 1e-3 --device cpu --study shared".split()
 
@@ -23,6 +24,7 @@ def wait_for(condition, seconds: float = 120) -> None:
     assert condition()
 
 
+@pytest.mark.slow
 def test_two_processes_are_stopped_and_killed_and_go_on(tmp_path):
     (tmp_path / "settings.ini").touch()
     runs = tmp_path / "papermill_runs" / "shared"

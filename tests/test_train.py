@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-import torch
 from conftest import QUICK, papermill_command
 
 from mil_workbench.files import read_json
@@ -51,14 +50,9 @@ def test_train_on_digits_leaves_a_whole_record(run_notebook, tmp_path):
     "parameters, message",
     [
         ({"flod": 1}, "there is no parameter 'flod'; did you mean fold?"),
-        ({"temperature_start": "hot"}, "temperature_start must be a number, not 'hot'"),
-        ({"critical_selection_mode": "firm"}, "critical_selection_mode must be one of soft, hard"),
         ({"run_name": "007"}, "papermill reads digits as a number, give it with -r run_name 7"),
-        ({"fold": 5}, "fold 5 is out of range: n_folds 5 gives folds 0 to 4"),
         ({"n_folds": 40, "cohort": "ucsb-breast"}, "class malignant of ucsb-breast has only 26 patients; use at most 26 folds"),
-        ({"cohort": "gone.csv"}, "gone.csv: no such manifest"),
         ({"critical_selection_mode": "hard"}, "no gradient reaches selector.scorer"),
-        pytest.param({"device": "cuda"}, "device cuda was asked for, but torch sees none", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -158,9 +152,8 @@ def test_three_classes(run_notebook, tmp_path):
         np.save(tmp_path / f"p{p}.npy", rng.normal(size=(rng.integers(3, 9), 8)) + np.eye(8)[p % 3] * 3)
         rows.append((f"case{p}", f"p{p}", ("dysplastic", "melanoma", "naevus")[p % 3], f"p{p}.npy"))
     pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv(tmp_path / "three.csv", index=False)
-    for model in ("dual_stream", "gated_abmil"):
-        done = run_notebook(**{**QUICK, "epochs": 8, "cohort": "three.csv", "n_folds": 3, "model": model, "study": "three", "run_name": model})
-        assert done.returncode == 0, done.stderr[-2000:]
-        metrics = read_json(tmp_path / f"papermill_runs/three/{model}/metrics.json")
-        assert metrics["test"]["auroc"] > 0.9 and metrics["test"]["threshold"] is None
-        assert np.shape(metrics["test"]["confusion"]) == (3, 3)
+    done = run_notebook(**{**QUICK, "epochs": 8, "cohort": "three.csv", "n_folds": 3, "study": "three", "run_name": "run"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = read_json(tmp_path / "papermill_runs/three/run/metrics.json")
+    assert metrics["test"]["auroc"] > 0.9 and metrics["test"]["threshold"] is None
+    assert np.shape(metrics["test"]["confusion"]) == (3, 3)

@@ -124,7 +124,7 @@ def uniform(values: list[Any]) -> pd.Series:
         return pd.Series(values, dtype="Int64")
     if kinds <= {int, float}:
         return pd.Series(values, dtype="float64")
-    return pd.Series([None if value is None else str(value) for value in values], dtype="string")
+    return pd.Series([None if value is None or value != value else str(value) for value in values], dtype="string")  # NaN is no text
 
 # %% ../../nbs/batch/collect.ipynb #a3bfed9f
 REPORT = "crossval_report.ipynb"

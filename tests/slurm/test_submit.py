@@ -12,7 +12,7 @@ import pytest
 
 from mil_workbench.batch.parameters import read_parameters
 from mil_workbench.batch.slurm import submit_scripts
-from mil_workbench.batch.status import study_states
+from mil_workbench.batch.status import run_state, study_states
 from mil_workbench.experiment import run_many
 from mil_workbench.files import InputError, read_json
 
@@ -64,6 +64,10 @@ def submitted_job(done: subprocess.CompletedProcess) -> str:
 
 def logs(project: Path) -> str:
     return "\n".join(f"{path.name}: {path.read_text()[-1500:]}" for path in sorted(project.glob("papermill_runs/*/submitted/*/logs/*")))
+
+
+def logs_whole(project: Path) -> str:
+    return "\n".join(path.read_text() for path in project.glob("papermill_runs/*/submitted/*/logs/*"))
 
 
 def test_five_folds_each_preempted_end_by_themselves_with_local_numbers(cluster, project, monkeypatch):
@@ -137,6 +141,31 @@ def test_time_limit_requeue_lost_node_and_scancel(cluster, project):
     cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the jobs to end")
     left = workbench(project, "submit", "page.ipynb", "--study", "struck", "--resume", "--dry-run")
     assert left.stdout.splitlines()[0].split() == ["tasks", "1"], "only what was cancelled is taken up"
+
+
+@pytest.mark.slow
+def test_process_of_a_lost_node_that_lives_on_writes_no_more(cluster, project, monkeypatch):
+    options = [word if word != "24" else "80" for word in TRAINING]
+    submitted_job(workbench(project, "submit", "train", "--study", "lost", "--fold", "0", *options))
+    study = project / "papermill_runs" / "lost"
+    cluster.wait_for(lambda: list(study.glob("*/history.csv")), "the run to train", 90)
+    [run] = [path.parent for path in study.glob("*/history.csv")]
+    node = read_json(run / "attempt.json")["host"]
+    cluster.kill_node(node, jobs=False)  # Slurm sees it no more, but its processes go on
+    try:
+        cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the other node to finish the run", 240)
+        assert run_state(run).state == "finished" and run_state(run).attempts == 2, logs(project)
+        assert "another process has taken this run over; this one ends here" in logs_whole(project)
+        assert not cluster.processes(node)
+    finally:
+        cluster.start_node(node)
+    monkeypatch.chdir(project)
+    defaults = {name: parameter.default for name, parameter in read_parameters(ROOT / "nbs/runs/train.ipynb").items()}
+    [given] = [json.loads(line)["given"] for line in (study / "submitted/1/tasks.jsonl").read_text().splitlines()]
+    [alone] = run_many([{**given, "study": "alone"}], defaults, n_workers=1)
+    assert read_json(alone / "metrics.json") == read_json(run / "metrics.json")
+    histories = [pd.read_csv(folder / "history.csv").drop(columns="seconds") for folder in (alone, run)]
+    pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
 @pytest.mark.alone
