@@ -68,6 +68,9 @@ def strike(process: subprocess.Popen, kill: Kill, run: Path) -> bool:
     "Wait for the moment and send the signal; whether a checkpoint was half written then."
     time.sleep(kill.after)
     checkpoints, members = run / "checkpoints", family(process)
+    while kill.whom == "kernel" and len(members) < 2:  # it has not begun yet
+        time.sleep(0.05)
+        members = family(process)
     while kill.in_checkpoint and process.poll() is None:
         if checkpoints.exists() and any(name.endswith(".part") for name in os.listdir(checkpoints)):
             break
