@@ -126,7 +126,7 @@ def submit(notebook: str, words: list[str]) -> int:
             return 0
         return run_here(study, left, options.local or 1, options.report)
 
-
+# %% ../../nbs/batch/cli.ipynb #45f24c81
 def choose_tasks(notebook: Path, parameters: Mapping[str, Parameter], study: Path, options: argparse.Namespace, texts: Mapping[str, str]) -> list[dict]:
     "The tasks that are to be run, of a grid or of earlier submissions; they are shown."
     from mil_workbench.batch.status import study_states
@@ -156,7 +156,7 @@ def require_encoders(names: list[str | None]) -> None:
 
             architecture_of(name)
 
-# %% ../../nbs/batch/cli.ipynb #45f24c81
+# %% ../../nbs/batch/cli.ipynb #de17f377
 def new_study(name: str, notebook: str) -> int:
     "Begin a study: a folder with a grid file to edit."
     from mil_workbench.batch.launch import find_notebook
@@ -203,7 +203,7 @@ def fetch(names: list[str]) -> int:
         print(f"{name}: {fetch_weights(name)}")
     return 0
 
-# %% ../../nbs/batch/cli.ipynb #de17f377
+# %% ../../nbs/batch/cli.ipynb #9b622f11
 def make_parser() -> Parser:
     "All commands and their arguments, but for the notebooks' parameters."
     parser = Parser("mil-workbench", description="Multiple-instance learning on medical images: notebooks as batches.")
@@ -260,6 +260,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
 
-
-if __name__ == "__main__" and not hasattr(sys, "ps1") and "IPython" not in sys.modules:
+# %% ../../nbs/batch/cli.ipynb #4559fcad
+#| eval: false
+if __name__ == "__main__":
     sys.exit(main())

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LONGEST', 'find_notebook', 'own_folder', 'isolate', 'adopt_orphans', 'write_outputs_whole', 'Execution', 'Stopper',
-           'reason_of', 'Outcome', 'launch', 'begun_by_this_job', 'end_processes']
+           'reason_of', 'begun_by_this_job', 'end_processes', 'Outcome', 'launch']
 
 # %% ../../nbs/batch/launch.ipynb #0fc273cc
 import contextlib
@@ -166,6 +166,19 @@ def reason_of(execution: Execution) -> str:
     return re.sub(r"\s+", " ", f"{type(error).__name__}: {error}").strip()
 
 # %% ../../nbs/batch/launch.ipynb #a6dcdfd9
+def begun_by_this_job(run: RunFolder) -> bool:
+    "Whether this job of Slurm has begun the run, anew perhaps, before it was requeued."
+    return own_job() is not None and (read_attempt(run.path) or {}).get("job") == own_job()
+
+
+def end_processes(processes: list[psutil.Process]) -> None:
+    "Kill what a run has left behind: a dead kernel's own workers."
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=5)
+
+# %% ../../nbs/batch/launch.ipynb #248c009a
 @dataclass(frozen=True)
 class Outcome:
     "How a run ended."
@@ -219,16 +232,3 @@ def launch(notebook: Path, given: Mapping[str, Any]) -> Outcome:
     if state == "interrupted" and stopper.received[0] == signal.SIGUSR1:  # the warning that a job asks Slurm for
         requeue_own_job()
     return Outcome(run.path, state, reason)
-
-
-def begun_by_this_job(run: RunFolder) -> bool:
-    "Whether this job of Slurm has begun the run, anew perhaps, before it was requeued."
-    return own_job() is not None and (read_attempt(run.path) or {}).get("job") == own_job()
-
-
-def end_processes(processes: list[psutil.Process]) -> None:
-    "Kill what a run has left behind: a dead kernel's own workers."
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(processes, timeout=5)
