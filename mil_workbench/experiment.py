@@ -27,19 +27,20 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
+from joblib import cpu_count
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import nn
 from tqdm.auto import tqdm
 
 from .batch.parameters import notebook_parameters
-from .batch.rules import ENCODER_ONLY, apply_preset, check, default_run_name, plan_run
-from .batch.run_folder import RunFolder, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
+from .batch.rules import ENCODER_ONLY, apply_preset, check, folder_of, plan_run
+from .batch.run_folder import RunFolder, begin_anew, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, without_group
 from .data.cohorts import Cohort
 from .data.features import write_features
 from .data.named_cohorts import kind_of, load_cohort
-from .data.prepare import available_cores, end_with_parent
+from .data.prepare import end_with_parent
 from .data.slides import RGB, Patches, PatchSettings
 from .data.splits import SETS, load_folds, make_folds, write_folds
 from .data.stores import InstanceStore
@@ -85,8 +86,7 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
     if values["encoder"] is not None:
         architecture_of(values["encoder"])
     choose_device(values["device"])
-    name = values["run_name"] or default_run_name(values)
-    folder = RunFolder(resolve("papermill_runs") / values["study"] / name)
+    folder = folder_of(values)
     folder.claim()
     if "launcher" not in read_lease(folder / ".writer.json"):  # which has done so
         remove_halves(folder.path)
@@ -464,7 +464,7 @@ def finish(run: Run, results: Results) -> None:
 # %% ../nbs/experiment.ipynb #bb3b7529
 def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any], on_epoch: Callable[[dict], None] | None = None) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
-    folder = RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values)))
+    folder = folder_of(values)
     if folder.succeeded:
         require_same_parameters(folder, values)
         return folder
@@ -490,9 +490,9 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
     all_values = [apply_preset({**defaults, **row}, set(row)) for row in rows]
     for values in all_values:
         check(values, defaults)
-    folders = [RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values))) for values in all_values]
+    folders = [folder_of(values) for values in all_values]
     waiting = [values for values, folder in zip(all_values, folders) if not folder.succeeded]
-    n_workers = min(n_workers or available_cores(), len(waiting))
+    n_workers = min(n_workers or cpu_count(), len(waiting))
     bar = tqdm(total=len(waiting), unit="run", disable=not (waiting and someone_watches()))
     if n_workers <= 1:
         for values in waiting:
@@ -500,7 +500,7 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
             bar.update()
     else:
         with ProcessPoolExecutor(n_workers, get_context("spawn"), initializer=end_with_parent) as pool:
-            futures = [pool.submit(run_quietly, values, defaults, max(1, available_cores() // n_workers)) for values in waiting]
+            futures = [pool.submit(run_quietly, values, defaults, max(1, cpu_count() // n_workers)) for values in waiting]
             for future in as_completed(futures):
                 bar.update()
         for future in futures:
@@ -523,12 +523,8 @@ def start_extraction(namespace: Mapping[str, Any]) -> Run:
     if kind_of(values["cohort"]) == "features":
         raise InputError(f"cohort {values['cohort']} has features already: there is nothing to extract")
     choose_device(values["device"])
-    folder = RunFolder(resolve("papermill_runs") / values["study"] / values["run_name"])
-    folder.claim()
-    (folder / "metrics.json").unlink(missing_ok=True)
-    write_parameters(folder, values)
-    write_json(folder / "environment.json", describe_environment())
-    print(f"run folder: {folder.path}")
+    folder = folder_of(values)
+    begin_anew(folder, values)
     return Run(SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name]))
 
 # %% ../nbs/experiment.ipynb #0dc7c5e1

@@ -40,12 +40,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from .batch.launch import find_notebook
 from .batch.parameters import notebook_parameters, read_parameters
-from .batch.rules import apply_preset, default_run_name, plan_run
-from .batch.run_folder import RunFolder, describe_environment, is_gone, read_lease, write_parameters
+from .batch.rules import apply_preset, default_run_name, folder_of, plan_run
+from .batch.run_folder import RunFolder, begin_anew, is_gone, read_lease
 from .batch.spaces import Choice, Range, plan_trials
 from .batch.status import begin_attempt, end_attempt
 from .experiment import kept_epoch, run_once
-from .files import InputError, read_json, resolve, write_json
+from .files import InputError, read_json, write_json
 from .training.fit import FitSettings, selects_from
 from .training.preemption import Preempted
 
@@ -140,14 +140,10 @@ def start_with(values: Mapping[str, Any]) -> Search:
     "Join the study as the worker that `values` describe."
     parameters = read_parameters(find_notebook("train"))
     base, space = plan_trials(values, parameters)
-    folder = RunFolder(resolve("papermill_runs") / values["study"] / values["run_name"])
+    folder = folder_of(values)
     facts = {"base": base, "space": {name: dataclasses.asdict(part) for name, part in space.items()}, "folds_per_trial": values["folds_per_trial"]}
     study = open_study(folder.path.parent / "tuning.journal", facts)
-    folder.claim()
-    (folder / "metrics.json").unlink(missing_ok=True)
-    write_parameters(folder, values)
-    write_json(folder / "environment.json", describe_environment() | {"optuna": optuna.__version__})
-    print(f"run folder: {folder.path}")
+    begin_anew(folder, values, optuna=optuna.__version__)
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     return Search(SimpleNamespace(**values), folder, defaults, base, space, study)
 

@@ -96,7 +96,6 @@ def submit(notebook: str, words: list[str]) -> int:
     from mil_workbench.batch.launch import find_notebook
     from mil_workbench.batch.rules import require_folder_names
     from mil_workbench.batch.slurm import has_slurm, read_profile
-    from mil_workbench.batch.status import read_queue
     from mil_workbench.batch.submit import run_here, submit_tasks, writing_to
 
     path = find_notebook(notebook)
@@ -111,8 +110,6 @@ def submit(notebook: str, words: list[str]) -> int:
     study = resolve("papermill_runs") / name
     is_local = options.local is not None or not (has_slurm() or options.profile or options.partition)
     profile = None if is_local else read_profile(options.profile or "slurm/quest.toml", options.partition)
-    if profile is not None and read_queue() is None:
-        raise InputError("squeue does not answer, so it is not known what is queued already; try again in a moment")
     with contextlib.nullcontext() if options.dry_run else writing_to(study):
         left = choose_tasks(path, parameters, study, options, texts)
         if profile is not None:

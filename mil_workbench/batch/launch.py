@@ -24,8 +24,9 @@ from typing import Any, Mapping
 import psutil
 
 from .parameters import check_values, read_parameters
-from .rules import plan_run
-from .run_folder import RunFolder, own_host, own_job, remove_halves, remove_record, require_same_parameters
+from .rules import folder_of, plan_run
+from .queue import own_host, own_job
+from .run_folder import RunFolder, remove_halves, remove_record, require_same_parameters
 from .slurm import requeue_own_job
 from .status import begin_attempt, end_attempt, read_attempt
 from ..files import InputError, checkout, project_root, read_json, resolve, whole_file
@@ -192,7 +193,7 @@ def launch(notebook: Path, given: Mapping[str, Any]) -> Outcome:
     "Run `notebook` with the parameters `given` in its run folder, and record how it ended."
     parameters = read_parameters(notebook)
     values = plan_run(notebook.name, {name: parameter.default for name, parameter in parameters.items()}, check_values(parameters, given))
-    run = RunFolder(resolve("papermill_runs") / values["study"] / values["run_name"])
+    run = folder_of(values)
     if run.succeeded and values.get("resume"):
         require_same_parameters(run, values)
         return Outcome(run.path, "finished")

@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SEED', 'PRESETS', 'LEAST', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY', 'SELECTOR_ONLY', 'LAYER_OPTIONS', 'apply_preset',
-           'require_least', 'require_folder_names', 'unused_by_model', 'check', 'default_run_name', 'plan_run']
+           'require_least', 'require_folder_names', 'unused_by_model', 'check', 'default_run_name', 'folder_of',
+           'plan_run']
 
 # %% ../../nbs/batch/rules.ipynb #f3cce213
 from pathlib import Path
 from typing import Any, Mapping
 
-from .run_folder import WITHOUT_EFFECT
-from ..files import InputError, hash_value
+from .run_folder import WITHOUT_EFFECT, RunFolder
+from ..files import InputError, hash_value, resolve
 
 # %% ../../nbs/batch/rules.ipynb #c1383f36
 SEED = {
@@ -120,6 +121,12 @@ def default_run_name(values: Mapping[str, Any]) -> str:
     words += [values["model"]] if "model" in values else []
     words += [f"{name}{values[name]}" for name in ("fold", "seed", "shard", "worker") if name in values]
     return "-".join([*words, hash_value(effective)[:8]])
+
+
+
+def folder_of(values: Mapping[str, Any]) -> RunFolder:
+    "The folder of the run that `values` describe, under papermill_runs."
+    return RunFolder(resolve("papermill_runs") / values["study"] / (values["run_name"] or default_run_name(values)))
 
 # %% ../../nbs/batch/rules.ipynb #3bb4db3b
 def plan_run(notebook: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ATTEMPTS', 'Profile', 'seconds_of', 'read_profile', 'check_profile', 'render', 'find_template', 'ask', 'has_slurm',
-           'count_submitted', 'submit_scripts', 'requeue_own_job']
+           'submit_scripts', 'requeue_own_job']
 
 # %% ../../nbs/batch/slurm.ipynb #63c2c2b9
 import os
@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Callable
 
-from .run_folder import own_job
+from .queue import own_job
 from ..files import InputError, checkout, resolve
 
 # %% ../../nbs/batch/slurm.ipynb #a2deffc8
@@ -143,11 +143,6 @@ def ask(*words: str) -> str:
 def has_slurm() -> bool:
     "Whether jobs can be submitted from here."
     return shutil.which("sbatch") is not None
-
-
-def count_submitted() -> int:
-    "How many jobs of this user are in the queue, each task of an array counted."
-    return len(ask("squeue", "--noheader", "--array", "--me", "--format=%A").splitlines())
 
 
 def submit_scripts(scripts: list[Path], note: Callable[[list[str]], None]) -> list[str]:

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from .launch import find_notebook
+from .queue import read_queue
 from .run_folder import RunFolder
-from .slurm import Profile, ask, count_submitted, find_template, render, seconds_of, submit_scripts
-from .status import planned_runs, read_queue
+from .slurm import Profile, ask, find_template, render, seconds_of, submit_scripts
+from .status import planned_runs
 from .tasks import expand_grid, run_locally, write_lines, write_tasks
 from ..files import InputError, project_root, write_json, write_text
 
@@ -52,15 +53,16 @@ def render_arrays(path: Path, n_tasks: int, profile: Profile) -> list[tuple[Path
 
 def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, report: bool) -> None:
     "Submit the tasks as job arrays, and after them, if asked for, the study's report."
-    queued = count_submitted()
-    if queued + len(tasks) + report > profile.max_submitted:
-        raise InputError(f"{len(tasks)} tasks and the {queued} in the queue are more than the {profile.max_submitted} that {profile.path.name} allows (max_submitted); submit fewer at a time")
+    queue = read_queue()
+    if queue is None:
+        raise InputError("squeue does not answer, so it is not known what is queued already; try again in a moment")
+    if len(queue) + len(tasks) + report > profile.max_submitted:
+        raise InputError(f"{len(tasks)} tasks and the {len(queue)} in the queue are more than the {profile.max_submitted} that {profile.path.name} allows (max_submitted); submit fewer at a time")
     for task in tasks:
         if profile.with_gpu and task["given"].get("n_processes", 1) > profile.gpus:
             raise InputError(f"n_processes {task['given']['n_processes']} needs as many GPUs: {profile.path.name} has gpus {profile.gpus}")
     if not (Path(profile.environment) / "bin" / "mil-workbench").exists():
         raise InputError(f"{profile.path}: environment {profile.environment} has no bin/mil-workbench; make it there, or fill in where it is")
-    queue = read_queue() or {}
     earlier = {place.split("_")[0] for _, place, _ in planned_runs(study) if place in queue}
     path = write_tasks(study, tasks)
     try:

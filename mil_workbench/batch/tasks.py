@@ -158,8 +158,9 @@ def run_task(tasks: Path, number: int) -> str:  # finished, interrupted or faile
 # %% ../../nbs/batch/tasks.ipynb #15c3352f
 def run_locally(tasks: Path, n_tasks: int, n_workers: int, after_each: Callable[[int, str], None]) -> list[str]:
     "Run all tasks of a file, `n_workers` at a time, and tell `after_each` how each ended; their states."
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    threads = str(max(1, cores // n_workers))
+    from joblib import cpu_count  # of the cores this process may use
+
+    threads = str(max(1, cpu_count() // n_workers))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
     running: list[subprocess.Popen] = []
     is_over = False

@@ -23,13 +23,14 @@ import numpy as np
 import openslide
 import pandas as pd
 import torch
+from joblib import cpu_count
 from PIL import Image
 from scipy.ndimage import median_filter
 from torch import Tensor
 
 from .bags import Bag, Rows, stain_levels
 from .cohorts import COLUMNS, MISSING, Cohort, natural, order_classes, read_table
-from .prepare import available_cores, prepare
+from .prepare import prepare
 from .stain_normalisation import find_stains, normalise_stains
 from .stores import InstanceStore, source_key
 from ..files import InputError, hash_value, write_text
@@ -378,7 +379,7 @@ class Patches:
         places, owners = self.store.read(rows).numpy(), self.store.shards_of(rows)
         slides = {name: self._open(self.sections[name]) for name in dict.fromkeys(owners)}
         try:
-            with ThreadPoolExecutor(min(len(owners), available_cores())) as pool:
+            with ThreadPoolExecutor(min(len(owners), cpu_count())) as pool:
                 patches = list(pool.map(lambda name, place: self._read_one(name, slides[name], place), owners, places))
         except InputError:
             self._slides.clear()  # after an error a slide gives nothing more, until it is opened again
