@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'start_with', 'load_with',
            'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'read_in_parts', 'build_loss',
-           'fit_settings', 'audit', 'train', 'Results', 'show_score', 'evaluate', 'score_without_stains', 'defined',
+           'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'score_without_stains', 'defined',
            'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases',
            'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once',
            'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract', 'export_features',
@@ -47,7 +47,7 @@ from .data.stores import InstanceStore
 from .data.volumes import SliceSettings
 from .evaluation.figures import plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
-from .evaluation.metrics import METRICS, choose_threshold, classification_metrics, confusion, weighted_metrics
+from .evaluation.metrics import METRICS, Metric, choose_threshold, classification_metrics, confusion, weighted_metrics
 from .files import InputError, read_json, resolve, write_json, write_text
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
@@ -265,7 +265,7 @@ class Results:
         for name in self.predictions:
             scores = self.metrics[name]
             columns[self.title(name)] = {
-                metric: show_score(value, *scores["intervals"][metric]) for metric, value in scores.items() if metric in scores["intervals"]
+                metric: str(Metric(value, *scores["intervals"][metric])) for metric, value in scores.items() if metric in scores["intervals"]
             }
         if self.metrics["instance"]:
             scores = self.metrics["instance"]
@@ -283,13 +283,6 @@ class Results:
     def title(self, name: str) -> str:
         "The set's name, and a warning where its figures are those of the cases on which the model was chosen."
         return name if self.metrics["protocol"] == "train_validation_test" else f"{name} (the model was chosen on these very cases)"
-
-
-def show_score(value: float | None, low: float | None, high: float | None) -> str:
-    "A score with its interval, where there is one."
-    if value is None:
-        return "not defined"
-    return f"{value:.3f}" + ("" if low is None else f" ({low:.3f} to {high:.3f})")
 
 # %% ../nbs/experiment.ipynb #36cce9bf
 def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list[Bag]]) -> Results:

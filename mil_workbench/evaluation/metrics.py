@@ -86,6 +86,12 @@ class Metric:
     low: float | None
     high: float | None
 
+    def __str__(self) -> str:
+        "For a person: the score with its interval, where there is one."
+        if self.value is None:
+            return "not defined"
+        return f"{self.value:.3f}" + ("" if self.low is None else f" ({self.low:.3f} to {self.high:.3f})")
+
 
 def patient_weights(labels: np.ndarray, patients: np.ndarray, n_draws: int, seed: int) -> np.ndarray:  # (draws, n)
     "How often each case is drawn: whole patients, with replacement, within each label of patients (their highest)."
