@@ -18,6 +18,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={settings['min_python']}",
     packages=find_packages(include=["mil_workbench", "mil_workbench.*"]),
+    package_data={"mil_workbench.viewers": ["static/*", "js/*"]},
     install_requires=settings["requirements"].split(),
     entry_points={"console_scripts": ["mil-workbench = mil_workbench.batch.cli:main"]},
     extras_require={"dev": settings["dev_requirements"].split()},

@@ -1,0 +1,135 @@
+// What all viewers share: elements, controls, the sentence where there is nothing to show, numbers from Python, colours.
+
+export function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (value !== undefined && value !== false) made.setAttribute(name, value === true ? "" : value);
+  }
+  made.append(...children);
+  return made;
+}
+
+// The viewer's frame: controls above, the picture below, and in its place a sentence while the model's `message` is not empty.
+export function frame(model, el, label) {
+  const controls = element("div", { class: "mil-controls" });
+  const body = element("div", { class: "mil-body" });
+  const sentence = element("p", { class: "mil-message", role: "status" });
+  el.append(element("div", { class: "mil-viewer", role: "group", "aria-label": label }, controls, sentence, body));
+  const tell = () => {
+    sentence.textContent = model.get("message");
+    sentence.hidden = !model.get("message");
+    body.hidden = !sentence.hidden;
+  };
+  listen(model, "change:message", tell, el);
+  tell();
+  return { controls, body };
+}
+
+// `model.on` that ends when the view does: `render` returns what `ends(el)` gives.
+export function listen(model, event, callback, el) {
+  model.on(event, callback);
+  (el.milEnds ??= []).push(() => model.off(event, callback));
+}
+
+export function ends(el) {
+  return () => (el.milEnds ?? []).forEach((end) => end());
+}
+
+// A slider with its value beside it; `show` turns its position into text, `onInput` is given the position.
+export function slider(label, { min, max, step, value, show = String }, onInput) {
+  const output = element("output", {}, show(value));
+  const input = element("input", { type: "range", min, max, step, value, "aria-label": label, "aria-valuetext": show(value) });
+  const tell = () => {
+    output.textContent = show(Number(input.value));
+    input.setAttribute("aria-valuetext", output.textContent);
+  };
+  input.addEventListener("input", () => {
+    tell();
+    onInput(Number(input.value));
+  });
+  const set = (position) => {
+    input.value = position;
+    tell();
+  };
+  return { root: element("label", { class: "mil-control" }, `${label} `, input, output), input, set };
+}
+
+// A list to choose from; `options` are [value, text] pairs.
+export function choice(label, options, value, onChange) {
+  const select = element("select", { "aria-label": label, onchange: () => onChange(select.value) });
+  const offer = (pairs, chosen) => {
+    select.replaceChildren(...pairs.map(([value, text]) => element("option", { value }, text)));
+    select.value = chosen;
+  };
+  offer(options, value);
+  return { root: element("label", { class: "mil-control" }, `${label} `, select), select, offer };
+}
+
+export function button(text, label, onClick) {
+  return element("button", { type: "button", "aria-label": label, title: label, onclick: onClick }, text);
+}
+
+// Which case is shown: a list and two buttons. Python answers to the model's `case`.
+export function caseControls(model, el) {
+  const pairs = () => model.get("cases").map((name) => [name, name]);
+  const ask = (name) => {
+    model.set("case", name);
+    model.save_changes();
+  };
+  const step = (by) => {
+    const names = model.get("cases");
+    ask(names[(names.indexOf(model.get("case")) + by + names.length) % names.length]);
+  };
+  const cases = choice("case", pairs(), model.get("case"), ask);
+  listen(model, "change:cases", () => cases.offer(pairs(), model.get("case")), el);
+  listen(model, "change:case", () => (cases.select.value = model.get("case")), el);
+  return element("span", { class: "mil-control" }, cases.root, button("‹", "previous case", () => step(-1)), button("›", "next case", () => step(1)));
+}
+
+// The bytes of a trait as numbers of the given type.
+export function numbers(value, Type) {
+  const length = value.byteLength / Type.BYTES_PER_ELEMENT;
+  if (value.byteOffset % Type.BYTES_PER_ELEMENT === 0) return new Type(value.buffer, value.byteOffset, length);
+  return new Type(value.buffer.slice(value.byteOffset, value.byteOffset + value.byteLength));
+}
+
+// The 256 colours of the chosen map, three bytes each.
+export function palette(model, name) {
+  return numbers(model.get("palettes")[name], Uint8Array);
+}
+
+// A canvas of so many page pixels, sharp on any screen; its context counts in page pixels.
+export function surface(width, height, label) {
+  const scale = window.devicePixelRatio || 1;
+  const canvas = element("canvas", { width: Math.round(width * scale), height: Math.round(height * scale), role: "img", "aria-label": label, tabindex: 0 });
+  canvas.style.width = `${width}px`;
+  canvas.style.height = `${height}px`;
+  const context = canvas.getContext("2d");
+  context.scale(scale, scale);
+  return { canvas, context };
+}
+
+// The page's own colours, light or dark.
+export function theme(el) {
+  const style = getComputedStyle(el.querySelector(".mil-viewer") ?? el);
+  const colour = (name) => style.getPropertyValue(`--mil-${name}`).trim();
+  return { text: colour("text"), faint: colour("faint"), line: colour("line"), instance: colour("instance"), finding: colour("finding"), mark: colour("mark") };
+}
+
+// Calls `redraw` when the page turns light or dark.
+export function onThemeChange(el, redraw) {
+  const observer = new MutationObserver(redraw);
+  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  system.addEventListener("change", redraw);
+  (el.milEnds ??= []).push(() => {
+    observer.disconnect();
+    system.removeEventListener("change", redraw);
+  });
+}
+
+// A number as a person reads it: four significant digits.
+export function written(value) {
+  return Number.isFinite(value) ? String(Number(value.toPrecision(4))) : "not a number";
+}
