@@ -4,12 +4,14 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUNS = papermill_runs/first
 
-.PHONY: help setup slurm train test lab export clean readme
+.PHONY: help setup debian train test lab viewers screenshots export readme
 
 help:
 	@echo "make train   set up, then train fold 0 on real histology and on MRI phantoms; ends with executed notebooks"
 	@echo "make test    set up, then run the tests (SLOW=1 adds the slow ones)"
 	@echo "make lab     set up, then open JupyterLab"
+	@echo "make viewers build the viewers' JavaScript anew (needs npm; what it makes is kept in git)"
+	@echo "make screenshots  take the README's pictures of the explore notebooks"
 	@echo "make export  write mil_workbench/ from nbs/, clean the notebooks, make README.md"
 	@echo "PYTHON and VENV choose the interpreter ($(PYTHON)) and the environment ($(VENV))"
 
@@ -33,17 +35,27 @@ train: setup
 	$(BIN)/papermill nbs/runs/train.ipynb $(RUNS)/mri-fold0/train.ipynb -p cohort mri-phantom -p fold 0 -p study first -p run_name mri-fold0
 	@$(BIN)/python -c "from mil_workbench.batch.run_folder import summarise; print(summarise('$(RUNS)/fold0'), summarise('$(RUNS)/mri-fold0'), sep='\n')"
 
-SLURM = slurmctld slurmd slurm-client munge
-slurm:
-	@command -v sbatch >/dev/null || \
-	  { [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(SLURM); } >/dev/null 2>&1 || \
-	  echo "Slurm is missing and could not be installed (as root: apt-get install $(SLURM)): its tests will be skipped"
+# unless the command $(1) is there: Debian's packages $(2)
+install = command -v $(1) >/dev/null || \
+  { [ "$$(id -u)" = 0 ] && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(2); } >/dev/null 2>&1 || \
+  echo "$(1) is missing and could not be installed (as root: apt-get install $(2)): its tests will be skipped"
 
-test: setup slurm
+debian:
+	@$(call install,sbatch,slurmctld slurmd slurm-client munge)
+	@$(call install,chromium,chromium fonts-dejavu-core)
+
+test: setup debian
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(if $(SLOW),,-m "not slow")
 
 lab: setup
 	$(BIN)/jupyter lab nbs
+
+viewers:
+	npm ci --no-audit --no-fund
+	npm run build
+
+screenshots: setup debian
+	$(BIN)/python -m tests.browser.screenshots
 
 export: setup
 	$(BIN)/nbdev_export
@@ -52,4 +64,4 @@ export: setup
 
 readme: setup
 	$(BIN)/jupyter nbconvert --log-level=ERROR --to markdown nbs/index.ipynb --output-dir . --output README
-	@sed -i 's#](\([a-z_/]*\.ipynb\))#](nbs/\1)#g' README.md
+	@sed -i 's#](\([a-z_/]*\.\(ipynb\|png\)\))#](nbs/\1)#g' README.md

@@ -62,6 +62,17 @@ def test_chapter_that_exports_tests_itself_and_holds_no_output(path):
         assert max(source(cell).count("\n") for cell in exported) < 80, "an exported cell is longer than a screen"
 
 
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm, which builds the viewers' modules, is not there")
+def test_shipped_javascript_is_what_its_modules_give(tmp_path):
+    for name in ("Makefile", "package.json", "package-lock.json", ".npmrc"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    shutil.copytree(ROOT / "mil_workbench/viewers/js", tmp_path / "mil_workbench/viewers/js")
+    done = subprocess.run(["make", "viewers"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    built = {path.name: path.read_bytes() for path in (tmp_path / "mil_workbench/viewers/static").glob("*.js")}
+    assert built == {path.name: path.read_bytes() for path in (ROOT / "mil_workbench/viewers/static").glob("*.js")}, "run `make viewers` and commit"
+
+
 def test_imports_run_one_way():
     done = subprocess.run([BIN / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout

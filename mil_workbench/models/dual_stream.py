@@ -88,8 +88,11 @@ class DualStreamMIL(nn.Module):
         self.classifier = multilayer(2 * n_scores * hidden_features, n_classes, classifier_layers, dropout)
 
     def forward(self, batch: BagBatch) -> MILOutput:
+        return self.decide(embed(self.embedding, batch), batch)
+
+    def decide(self, embedded: Tensor, batch: BagBatch) -> MILOutput:  # (N, H)
+        "What the model says of a batch whose instances are embedded already."
         offsets = batch.bag_offsets
-        embedded = embed(self.embedding, batch)  # (N, H)
         instance_logits, scores, selection = self.selector(embedded, offsets)  # (N, K) each
         critical = segment_sum(selection[:, :, None] * embedded[:, None], offsets)  # (B, K, H)
         similarity = self.similarity(self.query(embedded), self.query(critical), offsets)  # (N, K)

@@ -72,14 +72,18 @@ class CaseViewer(Viewer):
     cases = traitlets.List(traitlets.Unicode()).tag(sync=True)
     case = traitlets.Unicode("").tag(sync=True)
 
-    def __init__(self, cases: Sequence[str], load: Callable[[str], Any], **traits: Any):
-        super().__init__(cases=list(cases), **traits)
-        self.load = load
-        self.observe(lambda change: self.open_case(change.new), "case")
+    def __init__(self, cases: Sequence[str] = (), load: Callable[[str], Any] | None = None, **traits: Any):
+        super().__init__(**traits)
+        self.observe(lambda change: change.new and self.open_case(change.new), "case")
+        self.offer(cases, load)
+
+    def offer(self, cases: Sequence[str], load: Callable[[str], Any] | None, reason: str = "There is no case to show.") -> None:
+        "Show the first of `cases` from now on, and the others when they are asked for; if there are none, say the `reason`."
+        self.load, self.case, self.cases = load, "", list(cases)
         if self.cases:
             self.case = self.cases[0]
-        elif not self.message:
-            self.message = "There is no case to show."
+        else:
+            self.message = reason
 
     def show_case(self, content: Any) -> None:
         "Take over what `load` gave for the case; what cannot be shown is an `InputError`."
