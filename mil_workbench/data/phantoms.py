@@ -81,8 +81,10 @@ def draw_anatomy(rng: np.random.Generator) -> torch.Tensor:  # (3, *SHAPE): T1, 
 # %% ../../nbs/data/phantoms.ipynb #0cf59365
 def draw_tumour(rng: np.random.Generator, grade: str, brain: torch.Tensor) -> torch.Tensor:  # (*SHAPE) uint8
     "The label map of a tumour somewhere in `brain` (*SHAPE, bool)."
-    deep = F.avg_pool3d(brain[None, None].float(), 9, stride=1, padding=4)[0, 0] > 0.95
-    candidates = deep.nonzero()
+    share = brain[None].float()  # of brain, in a cube of 9 voxels around each: one axis after the other is much quicker
+    for cube in ((9, 1, 1), (1, 9, 1), (1, 1, 9)):
+        share = F.avg_pool3d(share, cube, stride=1, padding=[n // 2 for n in cube])
+    candidates = (share[0] > 0.95).nonzero()
     centre = candidates[rng.integers(len(candidates))]
     offset = grid() - grid()[:, *centre][:, None, None, None]
     radius = np.exp(rng.normal(np.log(20), 0.25))  # mm, of core and rim
