@@ -13,7 +13,7 @@ CHAPTERS = sorted(
     for path in (ROOT / "nbs").rglob("*.ipynb")
     if not {"runs", "explore", ".ipynb_checkpoints"} & set(path.parts) and path.name != "index.ipynb"
 )
-ALONE = {"data/phantoms.ipynb", "data/stores.ipynb", "models/benchmark.ipynb", "training/scaling.ipynb"}  # they judge times or memory
+ALONE = {"data/stores.ipynb"}  # judges times closely
 
 # Importing these takes longer than most chapters do. A process that has imported them, and nothing of ours, is forked for each chapter.
 HEAVY = ["accelerate", "h5py", "matplotlib.pyplot", "nbdev.test", "pandas", "pytest", "scipy.stats", "sklearn.metrics", "torchvision"]
@@ -34,9 +34,8 @@ def run_chapter(chapter: str, folder: str) -> None:
 @pytest.mark.parametrize("chapter", [pytest.param(chapter, marks=pytest.mark.alone if chapter in ALONE else ()) for chapter in CHAPTERS])
 def test_chapter(chapter, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
-    way = "spawn" if chapter in ALONE else "forkserver"  # those start from nothing, with as many threads as there are cores
     with tempfile.TemporaryDirectory() as folder:
-        process = multiprocessing.get_context(way).Process(target=run_chapter, args=(chapter, folder))
+        process = multiprocessing.get_context("forkserver").Process(target=run_chapter, args=(chapter, folder))
         process.start()
         process.join()
         assert process.exitcode == 0, Path(folder, "told").read_text()[-6000:]
