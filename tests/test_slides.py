@@ -63,7 +63,8 @@ def images_of(executed: str) -> int:
     return sum("image/png" in out.get("data", {}) for cell in json.loads(executed)["cells"] for out in cell.get("outputs", []))
 
 
-def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder):
+def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # the folder is looked through by two processes
     done = run_notebook(**SMALL, cohort=patch_folder, run_name="patches")
     assert done.returncode == 0, done.stderr[-2000:]
     executed = (tmp_path / "out.ipynb").read_text()
