@@ -40,7 +40,7 @@ slurm:
 	  echo "Slurm is missing and could not be installed (as root: apt-get install $(SLURM)): its tests will be skipped"
 
 test: setup slurm
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup $(if $(SLOW),,-m "not slow")
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
 
 lab: setup
 	$(BIN)/jupyter lab nbs
