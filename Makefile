@@ -45,7 +45,7 @@ debian:
 	@$(call install,chromium,chromium fonts-dejavu-core)
 
 test: setup debian
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(if $(SLOW),,-m "not slow")
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
 
 lab: setup
 	$(BIN)/jupyter lab nbs

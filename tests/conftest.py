@@ -30,12 +30,13 @@ def run_notebook(tmp_path):
 
 @pytest.fixture(autouse=True)
 def part_of_the_machine(request, tmp_path_factory, monkeypatch):
-    "Two tests run at a time, each with one thread; one that is marked `alone`, since it judges a time, has the machine to itself."
+    "A test takes one core; one that is marked `alone`, since it judges a time, has the machine to itself."
     for name in [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]:
         monkeypatch.delenv(name)  # tests that run within a job are not the job
     is_alone = request.node.get_closest_marker("alone") is not None
     if not is_alone:
         monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # for joblib's cpu_count: no processes of its own either, unless a test asks for them
     folder = tmp_path_factory.getbasetemp().parent  # of all workers
     with open(folder / "turnstile", "w") as turnstile, open(folder / "machine", "w") as machine:
         fcntl.flock(turnstile, fcntl.LOCK_EX)  # nobody overtakes a test that waits for the machine
@@ -45,5 +46,5 @@ def part_of_the_machine(request, tmp_path_factory, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    "Tests that want the machine to themselves come last, so that nobody waits for them."
-    items.sort(key=lambda item: item.get_closest_marker("alone") is not None)
+    "Tests that want the machine to themselves come first, when nothing long has begun that they would have to wait for."
+    items.sort(key=lambda item: item.get_closest_marker("alone") is None)

@@ -100,7 +100,7 @@ def weights(run: Path) -> dict[str, bytes]:
     return found
 
 
-def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 45) -> None:
+def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 50) -> None:
     reference = project / "papermill_runs" / "killed" / "whole"
     while True:
         began = time.monotonic()

@@ -21,6 +21,7 @@ from mil_workbench.training.checkpoints import load_checkpoint
 
 BRATS_SPACE = ROOT.parent / "shared" / "data" / "mri_brats_space"
 needs_real_volumes = pytest.mark.skipif(not BRATS_SPACE.is_dir(), reason="the two real patients are not on this machine")
+of_one_folder = pytest.mark.xdist_group("brats_folder")  # in one process, which makes it once
 SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "mri", "slice_size": 32}
 
 
@@ -36,6 +37,7 @@ def brats_folder(tmp_path_factory):
     return folder
 
 
+@of_one_folder
 def test_brats_folder_to_scores(run_notebook, tmp_path, brats_folder):
     options = {**SMALL, "cohort": brats_folder, "run_name": "frozen"}
     done = run_notebook(**options)
@@ -56,6 +58,7 @@ def test_brats_folder_to_scores(run_notebook, tmp_path, brats_folder):
     assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, "nothing is prepared or encoded twice"
 
 
+@of_one_folder
 def test_trained_encoder_and_3d_network(run_notebook, tmp_path, brats_folder):
     trained = {"train_encoder": True, "encoder_weights": "none", "augment": True, "bag_size": 8, "sampling_strategy": "entropy", "encoder_chunk": 8, "accumulate": 2, "encoder_lr": 1e-4}
     done = run_notebook(**SMALL, cohort=brats_folder, run_name="trained", **trained)
@@ -88,6 +91,7 @@ def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+@of_one_folder
 def test_missing_weights_say_what_to_do(run_notebook, tmp_path, brats_folder, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     done = run_notebook(**SMALL, cohort=brats_folder, train_encoder=True)

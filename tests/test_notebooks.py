@@ -18,7 +18,6 @@ def printed(path) -> str:
     return "\n".join("".join(out.get("text", "")) + "".join(out.get("data", {}).get("text/plain", "")) for out in outputs)
 
 
-@pytest.mark.alone
 def test_peer_benchmark(run_notebook, project):
     done = run_notebook("peer_benchmark", rounds=2, hidden_features=16, largest=300)
     assert done.returncode == 0, done.stderr[-2000:]

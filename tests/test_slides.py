@@ -24,6 +24,7 @@ from mil_workbench.training import scaling
 
 REAL_FILES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
 needs_real_files = pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real feature files and tiles are not on this machine")
+of_one_folder = pytest.mark.xdist_group("patch_folder")  # in one process, which makes it once
 SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "stains", "patch_size": 96, "patches_per_section": 8, "model": "hierarchical_attention"}
 
 
@@ -63,7 +64,9 @@ def images_of(executed: str) -> int:
     return sum("image/png" in out.get("data", {}) for cell in json.loads(executed)["cells"] for out in cell.get("outputs", []))
 
 
-def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder):
+@of_one_folder
+def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder, monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # the folder is looked through by two processes
     done = run_notebook(**SMALL, cohort=patch_folder, run_name="patches")
     assert done.returncode == 0, done.stderr[-2000:]
     executed = (tmp_path / "out.ipynb").read_text()
@@ -157,6 +160,7 @@ def test_real_feature_files_and_tiles(tmp_path):
     assert sorted(cohort.bags[1].coords[:, 0].tolist()) == [16896, 22016, 23040]
 
 
+@of_one_folder
 def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
     trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 2, "patch_size": 32, "patches_per_section": 3}
     done = run_notebook(**{**SMALL, **trained, "epochs": 1}, cohort=patch_folder, run_name="trained")
@@ -195,6 +199,7 @@ def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+@of_one_folder
 def test_stain_study(run_notebook, tmp_path, patch_folder):
     (tmp_path / "settings.ini").touch()  # so that this folder counts as the project
     (tmp_path / "nbs").symlink_to(ROOT / "nbs")
