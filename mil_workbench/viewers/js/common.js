@@ -15,7 +15,9 @@ export function frame(model, el, label) {
   const controls = element("div", { class: "mil-controls" });
   const body = element("div", { class: "mil-body" });
   const sentence = element("p", { class: "mil-message", role: "status" });
-  el.append(element("div", { class: "mil-viewer", role: "group", "aria-label": label }, controls, sentence, body));
+  const root = element("div", { class: "mil-viewer", role: "group", "aria-label": label }, controls, sentence, body);
+  el.append(root);
+  keepKeys(root, el);
   const tell = () => {
     sentence.textContent = model.get("message");
     sentence.hidden = !model.get("message");
@@ -24,6 +26,17 @@ export function frame(model, el, label) {
   listen(model, "change:message", tell, el);
   tell();
   return { controls, body };
+}
+
+// JupyterLab takes arrow keys and letters for its cells before a slider sees them, unless the very element in focus says no;
+// its shortcuts with Ctrl, such as saving, and Shift+Enter stay its own.
+function keepKeys(root, el) {
+  const keep = (event) => {
+    const isShortcut = event.ctrlKey || event.metaKey || event.altKey || (event.shiftKey && event.key === "Enter");
+    if (root.contains(event.target)) event.target.toggleAttribute("data-lm-suppress-shortcuts", !isShortcut);
+  };
+  window.addEventListener("keydown", keep, true);
+  (el.milEnds ??= []).push(() => window.removeEventListener("keydown", keep, true));
 }
 
 // `model.on` that ends when the view does: `render` returns what `ends(el)` gives.
@@ -105,7 +118,7 @@ export function surface(width, height, label) {
   const canvas = element("canvas", { width: Math.round(width * scale), height: Math.round(height * scale), role: "img", "aria-label": label, tabindex: 0 });
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // drawn by the processor: quick for small pictures, also where no graphics card is
   context.scale(scale, scale);
   return { canvas, context };
 }
