@@ -11,11 +11,12 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 // The viewer's frame: controls above, the picture below, and in its place a sentence while the model's `message` is not empty.
+// JupyterLab's own keys (arrows move between cells, c copies one) rest while the focus is inside.
 export function frame(model, el, label) {
   const controls = element("div", { class: "mil-controls" });
   const body = element("div", { class: "mil-body" });
   const sentence = element("p", { class: "mil-message", role: "status" });
-  el.append(element("div", { class: "mil-viewer", role: "group", "aria-label": label }, controls, sentence, body));
+  el.append(element("div", { class: "mil-viewer", role: "group", "aria-label": label, "data-lm-suppress-shortcuts": true }, controls, sentence, body));
   const tell = () => {
     sentence.textContent = model.get("message");
     sentence.hidden = !model.get("message");
@@ -99,13 +100,13 @@ export function palette(model, name) {
   return numbers(model.get("palettes")[name], Uint8Array);
 }
 
-// A canvas of so many page pixels, sharp on any screen; its context counts in page pixels.
-export function surface(width, height, label) {
+// A canvas of so many page pixels, sharp on any screen; its context counts in page pixels and has the `settings` of `getContext`.
+export function surface(width, height, label, settings) {
   const scale = window.devicePixelRatio || 1;
   const canvas = element("canvas", { width: Math.round(width * scale), height: Math.round(height * scale), role: "img", "aria-label": label, tabindex: 0 });
   canvas.style.width = `${width}px`;
   canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", settings);
   context.scale(scale, scale);
   return { canvas, context };
 }
