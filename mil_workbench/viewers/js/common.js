@@ -11,6 +11,7 @@ export function element(tag, attributes = {}, ...children) {
 }
 
 // The viewer's frame: controls above, the picture below, and in its place a sentence while the model's `message` is not empty.
+// JupyterLab's own keys (arrows move between cells, c copies one) rest while the focus is inside.
 export function frame(model, el, label) {
   const controls = element("div", { class: "mil-controls" });
   const body = element("div", { class: "mil-body" });
