@@ -156,10 +156,6 @@ class SelectorViewer(CaseViewer):
             raise traitlets.TraitError(f"epoch {proposal.value} was not recorded; these were: {', '.join(map(str, self.epochs))}")
         return proposal.value
 
-    def weights(self) -> np.ndarray:
-        "The weights (N,) of the bars shown."
-        return selection_weights(self.content.logits[self.epochs.index(self.epoch)], self.temperature, self.mode, self.scores, self.k)
-
 # %% ../../nbs/viewers/selector.ipynb #bddcba9e
 @patch
 def show_case(self: SelectorViewer, content: SelectorCase) -> None:
@@ -175,6 +171,12 @@ def show_case(self: SelectorViewer, content: SelectorCase) -> None:
     self.finding = b"" if content.instance_labels is None else (np.asarray(content.instance_labels) > 0).astype(np.uint8).tobytes()
     self.title = content.title
     self.content = content
+
+
+@patch
+def weights(self: SelectorViewer) -> np.ndarray:  # (N,)
+    "The weights of the bars shown."
+    return selection_weights(self.content.logits[self.epochs.index(self.epoch)], self.temperature, self.mode, self.scores, self.k)
 
 
 @patch

@@ -120,7 +120,7 @@ function inWords(now, cursor) {
   const { weights, scores, finding, critical, largest, effective, entropy, epoch, keptEpoch } = now;
   const kind = (row) => (finding.length ? (finding[row] ? ", shows the finding" : ", no finding") : "");
   const probability = now.curve.length ? `Temperature ${written(now.temperature)}: probability ${three(onCurve(now.curve, now.range, now.temperature))}` : "";
-  const whose = `by the weights kept, those of epoch ${keptEpoch}${now.isKept ? "" : `; the bars show the scores of epoch ${epoch}`}.`;
+  const whose = `by the weights kept, those of epoch ${keptEpoch}${now.isKept ? "" : `; dashed, since the bars show the scores of epoch ${epoch}`}.`;
   return {
     title: now.title,
     largest: written(largest),
