@@ -233,6 +233,10 @@ def selector_case(run: OpenRun, case: str) -> SelectorCase:
         thumbnails=thumbnails_of(run, bag),
         probability=probability_curve(run.model, bag),
         title=title_of(run, case),
+        schedule=run.history.temperature.to_numpy(),
+        mode={"straight_through": "hard"}.get(run.parameters.critical_selection_mode, run.parameters.critical_selection_mode),  # as it is without noise
+        scores=run.parameters.selector_scores,
+        k=run.parameters.top_k,
     )
 
 # %% ../nbs/exploring.ipynb #1034f03b

@@ -63,6 +63,10 @@ class SelectorCase:
     thumbnails: Callable[[np.ndarray], np.ndarray] | None = None  # rows (M,) -> small images (M, H, W) or (M, H, W, 3), uint8
     probability: Callable[[Mode, Scores, int, np.ndarray], np.ndarray] | None = None  # mode, scores, k, temperatures (T,) -> (T,) the bag's probability of the positive class
     title: str = ""
+    schedule: Sequence[float] = ()  # the temperature of each epoch of the run, from 0 on
+    mode: Mode = "soft"  # how the run itself selects, as the viewer shows it first
+    scores: Scores = "logit"  # what it ranks
+    k: int = 8
 
     @property
     def kept(self) -> int:
@@ -127,24 +131,16 @@ class SelectorViewer(CaseViewer):
     curve_message = traitlets.Unicode("").tag(sync=True)
     curve_of = traitlets.List().tag(sync=True)  # case, mode, scores, and k or 0 where it does not matter
 
-    def __init__(
-        self,
-        cases: Sequence[str],
-        load: Callable[[str], SelectorCase],
-        mode: Mode = "soft",
-        scores: Scores = "logit",
-        k: int = 8,
-        temperature: float | None = None,  # at first; None: that of the epoch shown first
-        schedule: Sequence[float] = (),  # the temperature of each epoch of the run, from 0 on
-    ):
+    def __init__(self, cases: Sequence[str] = (), load: Callable[[str], SelectorCase] | None = None):
         self.content: SelectorCase | None = None
-        super().__init__(cases, load, mode=mode, scores=scores, k=k, schedule=[float(value) for value in schedule])
-        if temperature is not None:
-            self.temperature = temperature
-        elif self.content is not None:
-            self.temperature = self.temperatures[self.epochs.index(self.epoch)]
+        super().__init__(cases, load)
         self.observe(lambda change: self.show_thumbnails(), "epoch")
         self.observe(lambda change: self.show_curve(), ["mode", "scores", "k"])
+
+    def offer(self, cases: Sequence[str], load: Callable[[str], SelectorCase] | None, *reason: str) -> None:
+        "Show the first of `cases` as its run selects, at the temperature of the weights kept."
+        self.is_new = True
+        super().offer(cases, load, *reason)
 
     @traitlets.validate("temperature")
     def _within_range(self, proposal: dict) -> float:
@@ -163,10 +159,13 @@ def show_case(self: SelectorViewer, content: SelectorCase) -> None:
     self.content = None  # nobody asks for images and curve while the case changes
     check(self.case, content)
     self.epochs, self.kept_epoch = [int(epoch) for epoch in content.epochs], int(content.kept)
-    if self.epoch not in self.epochs:
+    if self.is_new or self.epoch not in self.epochs:
         self.epoch = self.kept_epoch if self.kept_epoch in self.epochs else self.epochs[-1]
-    self.temperatures = [float(value) for value in content.temperatures]
+    self.temperatures, self.schedule = ([float(value) for value in values] for values in (content.temperatures, content.schedule))
     self.temperature_range = slider_range([*self.temperatures, *self.schedule])
+    if self.is_new:
+        self.mode, self.scores, self.k, self.is_new = content.mode, content.scores, content.k, False
+        self.temperature = self.temperatures[self.epochs.index(self.epoch)]
     self.logits = np.asarray(content.logits, np.float32).tobytes()
     self.finding = b"" if content.instance_labels is None else (np.asarray(content.instance_labels) > 0).astype(np.uint8).tobytes()
     self.title = content.title

@@ -31,14 +31,14 @@ NOTEBOOK = f"""
         return np.tile(rows.astype(np.uint8)[:, None, None], (1, 16, 16))
 
 
-    facts = dict(epochs=epochs, temperatures=temperatures, kept_epoch={EPOCHS[KEPT]}, thumbnails=thumbnails, probability=probability)
+    facts = dict(schedule=np.geomspace(10, 0.2, 10), epochs=epochs, temperatures=temperatures, kept_epoch={EPOCHS[KEPT]}, thumbnails=thumbnails, probability=probability)
     cases = {{
         "p001": SelectorCase(logits, instance_labels=np.array({FINDING.astype(int).tolist()}), title="p001, called positive", **facts),
         "diverged": SelectorCase(broken, **facts),
         "features": SelectorCase(logits[:1], epochs[:1], temperatures[:1]),
         "large": SelectorCase(large, **facts),
     }}
-    viewer = SelectorViewer(list(cases), cases.get, schedule=np.geomspace(10, 0.2, 10))
+    viewer = SelectorViewer(list(cases), cases.get)
     viewer
 """
 
