@@ -217,18 +217,18 @@ def thumbnails_of(run: OpenRun, bag: Bag) -> Callable[[np.ndarray], np.ndarray] 
 
 
 def selector_case(run: OpenRun, case: str) -> SelectorCase:
-    "What the selector viewer shows of `case`: the epochs up to the kept one; of a test case that one alone."
+    "What the selector viewer shows of `case`: all recorded epochs and the kept one; of a test case that one alone."
     if run.parameters.model != "dual_stream":
         raise InputError(f"run {run.name}: model {run.parameters.model} has no selector whose temperature could be turned; choose a run of dual_stream")
-    bag, epochs = run.bag(case), []
-    if case in run.cases("validation"):
-        epochs = [epoch for epoch in epochs_of(run) if epoch < run.kept]
-    temperatures = run.history.set_index("epoch").temperature
-    logits = [logits_of(run, arrays_of(run, case, epoch), bag.label) for epoch in (*epochs, None)]
+    bag = run.bag(case)
+    recorded = {epoch: arrays_of(run, case, epoch) for epoch in (epochs_of(run) if case in run.cases("validation") else [])}
+    recorded[run.kept] = arrays_of(run, case)
+    epochs = sorted(recorded)
     return SelectorCase(
-        logits=np.stack(logits),
-        epochs=(*epochs, run.kept),
-        temperatures=temperatures.loc[[*epochs, run.kept]].to_numpy(),
+        logits=np.stack([logits_of(run, recorded[epoch], bag.label) for epoch in epochs]),
+        epochs=epochs,
+        temperatures=run.history.set_index("epoch").temperature.loc[epochs].to_numpy(),
+        kept_epoch=run.kept,
         instance_labels=None if bag.instance_labels is None else bag.instance_labels.numpy(),
         thumbnails=thumbnails_of(run, bag),
         probability=probability_curve(run.model, bag),

@@ -123,7 +123,7 @@ class OverlayViewer(CaseViewer):
     lesion = traitlets.Bytes().tag(sync=True)  # (N, H, W), a bit each
     opened = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, cases: Sequence[str], load: Callable[[str], OverlayCase], **traits: Any):
+    def __init__(self, cases: Sequence[str] = (), load: Callable[[str], OverlayCase] | None = None, **traits: Any):
         super().__init__(cases, load, **traits)
         self.observe(lambda change: self.open_case(self.case), "channel")
 
