@@ -1,4 +1,5 @@
-"""A project folder with a JupyterLab of its own, and a page to meet it on."""
+"""A project folder with a JupyterLab of its own, a page to meet it on, and a table of what was measured there."""
+import csv
 import shutil
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from . import lab as labs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+TABLE = ROOT / "build" / "viewers.csv"
 
 
 def pytest_collection_modifyitems(items):
@@ -14,21 +16,22 @@ def pytest_collection_modifyitems(items):
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("browser"))
             if labs.CHROMIUM is None:
-                item.add_marker(pytest.mark.skip(reason="there is no Chromium; `make browser` installs it as root"))
+                item.add_marker(pytest.mark.skip(reason="there is no Chromium (as root: apt-get install chromium)"))
+
+
+def pytest_terminal_summary(terminalreporter):
+    if TABLE.exists() and not hasattr(terminalreporter.config, "workerinput"):
+        terminalreporter.section(f"measured in the page, {TABLE.relative_to(ROOT)}")
+        terminalreporter.write(TABLE.read_text())
 
 
 @pytest.fixture(scope="session")
-def project(tmp_path_factory):
-    "A folder that counts as the project, with the explore notebooks and nothing else."
+def lab(tmp_path_factory):
+    "JupyterLab in a folder that counts as the project, with the explore notebooks and nothing else."
     folder = tmp_path_factory.mktemp("project")
     (folder / "settings.ini").touch()
     shutil.copytree(ROOT / "nbs" / "explore", folder / "explore", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    return folder
-
-
-@pytest.fixture(scope="session")
-def lab(project, tmp_path_factory):
-    server = labs.Lab(project, tmp_path_factory.mktemp("lab"))
+    server = labs.Lab(folder, tmp_path_factory.mktemp("lab"))
     yield server
     server.close()
 
@@ -44,3 +47,16 @@ def page(chromium):
     context = chromium.new_context()
     yield context.new_page()
     context.close()
+
+
+@pytest.fixture(scope="session")
+def table():
+    "Keeps a row of the table: what was measured, and its figures."
+    TABLE.parent.mkdir(exist_ok=True)
+    TABLE.write_text("what,figure,value\n")
+
+    def keep(what: str, **figures: float) -> None:
+        with open(TABLE, "a", newline="") as file:
+            csv.writer(file).writerows((what, name, round(value, 2)) for name, value in figures.items())
+
+    return keep

@@ -1,10 +1,13 @@
 """JupyterLab as a person meets it: a server of its own, Debian's Chromium, a notebook opened and run from top to bottom."""
+import json
 import os
+import re
 import secrets
 import shutil
 import socket
 import subprocess
 import sys
+import textwrap
 import time
 import urllib.request
 from contextlib import contextmanager
@@ -19,6 +22,7 @@ FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )
 WINDOW = {"width": 1280, "height": 1000}
+SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # no question in the corner
 
 
 @contextmanager
@@ -44,10 +48,13 @@ class Lab:
         own |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"), "IPYTHONDIR": str(home / "ipython")}
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={self.port}", f"--ServerApp.base_url={prefix}", "--ServerApp.ip=127.0.0.1",
-            f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--ServerApp.terminals_enabled=False",
         ]
-        home.mkdir(parents=True, exist_ok=True)
+        settings = home / "settings" / "@jupyterlab"
+        for name, values in SETTINGS.items():
+            (settings / name).parent.mkdir(parents=True, exist_ok=True)
+            (settings / name).with_suffix(".jupyterlab-settings").write_text(json.dumps(values))
         self.log = open(home / "server.log", "w")
         self.process = subprocess.Popen(command, cwd=root, env={**os.environ, **own, "MPLBACKEND": ""}, stdout=self.log, stderr=self.log)
         for _ in range(600):
@@ -70,21 +77,37 @@ class Lab:
     def open(self, page: Page, notebook: str) -> None:
         "Open `notebook`, a path below the root, in a workspace of its own."
         page.set_viewport_size(WINDOW)
+        page.set_default_timeout(60_000)
         page.goto(f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={self.token}")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-        page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+
+    def show(self, page: Page, *cells: str) -> None:
+        "Write the code `cells` into a notebook of their own, open it and run it."
+        name = f"{secrets.token_hex(4)}.ipynb"
+        write_notebook(self.root / name, *cells)
+        self.open(page, name)
+        self.run_all(page)
 
     def run_all(self, page: Page, timeout: float = 120) -> None:
         "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."
-        page.keyboard.press("Escape")
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        code = page.locator(".jp-CodeCell")
-        for _ in range(int(timeout * 5)):
-            page.wait_for_timeout(200)
-            failed = page.locator(".jp-RenderedText[data-mime-type='application/vnd.jupyter.error']")
+        prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()]
+        until = time.monotonic() + timeout
+        while all(text == "[ ]:" for text in prompts()):  # a notebook that has just been opened may not listen yet
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            page.wait_for_timeout(2000)
+        while not all(re.fullmatch(r"\[\d+\]:", text) for text in prompts()):
+            failed = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')")
             assert failed.count() == 0, failed.first.inner_text()
-            prompts = [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()]
-            if prompts and all(text not in ("[*]:", "[ ]:", "[]:") for text in prompts) and code.count():
-                return
-        raise AssertionError(f"the notebook did not end within {timeout} s: {prompts}")
+            assert time.monotonic() < until, f"the notebook did not end within {timeout} s: {prompts()}"
+            page.wait_for_timeout(200)
+        failed = page.locator("[data-mime-type='application/vnd.jupyter.error']")
+        assert failed.count() == 0, failed.first.inner_text()
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    "Write a notebook of the code `cells`."
+    made = [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "source": textwrap.dedent(cell).strip(), "outputs": [], "execution_count": None} for i, cell in enumerate(cells)]
+    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
+    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))

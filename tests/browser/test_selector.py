@@ -1,7 +1,5 @@
 "The selector viewer as a person uses it: what the page shows against numbers from scipy."
-import json
 import re
-import textwrap
 
 import numpy as np
 import pytest
@@ -43,17 +41,9 @@ NOTEBOOK = f"""
 """
 
 
-def write_notebook(path, *cells):
-    made = [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "source": textwrap.dedent(cell).strip(), "outputs": [], "execution_count": None} for i, cell in enumerate(cells)]
-    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
-    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
-
-
 @pytest.fixture
 def viewer(lab, page):
-    write_notebook(lab.root / "selector.ipynb", NOTEBOOK)
-    lab.open(page, "selector.ipynb")
-    lab.run_all(page)
+    lab.show(page, NOTEBOOK)
     shown = page.locator(".mil-viewer")
     shown.get_by_text("probability 0.4, by the weights kept").wait_for(timeout=20_000)  # at temperature 1.5
     return shown
@@ -224,19 +214,13 @@ MOVES = """async (viewer) => {
 }"""
 
 
-def measure(viewer):
-    "Milliseconds of handler and drawing for 200 moves of the temperature slider at 512 instances: a row of the table."
+@pytest.mark.alone
+def test_slider_is_quick(viewer, table):
     control(viewer, "case").select_option("large")
     viewer.get_by_text("of 512 instances").wait_for()
     viewer.get_by_text("by the weights kept").wait_for()
     times = viewer.evaluate(MOVES)
-    at = {f"{name} p{share}": round(float(np.percentile(times[name], share)), 2) for name in times for share in (50, 95)}
-    return {"what": "temperature slider, 512 instances", "moves": len(times["slider"])} | at
-
-
-@pytest.mark.slow
-@pytest.mark.alone
-def test_slider_is_quick(viewer):
-    row = measure(viewer)
-    print(row)
-    assert row["slider p50"] <= 8 and row["slider p95"] <= 16
+    median, late = np.percentile(times["slider"], [50, 95])
+    empty, empty_late = np.percentile(times["empty"], [50, 95])
+    table("temperature slider, 512 instances, ms", median=median, p95=late, empty_median=empty, empty_p95=empty_late)
+    assert median <= 8 and late <= 16
