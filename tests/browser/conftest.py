@@ -43,10 +43,11 @@ def chromium():
 
 
 @pytest.fixture
-def page(chromium):
+def page(chromium, lab):
     context = chromium.new_context()
     yield context.new_page()
     context.close()
+    lab.end_kernels()
 
 
 @pytest.fixture(scope="session")

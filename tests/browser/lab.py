@@ -65,6 +65,11 @@ class Lab:
                 time.sleep(0.1)
         raise RuntimeError(Path(self.log.name).read_text())
 
+    def end_kernels(self) -> None:
+        "End the kernels of the notebooks that were opened."
+        for kernel in json.load(urllib.request.urlopen(f"{self.url}api/kernels?token={self.token}")):
+            urllib.request.urlopen(urllib.request.Request(f"{self.url}api/kernels/{kernel['id']}?token={self.token}", method="DELETE"))
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}{self.prefix}"

@@ -1,0 +1,144 @@
+"""The explore notebooks on a fresh clone, as a person meets them: opened, run from top to bottom, their controls moved."""
+import json
+import re
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+
+from . import lab as labs
+from .conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("at_the_project")
+
+
+@pytest.fixture
+def at_the_project(lab, monkeypatch):
+    "What this process reads of a run, it reads in the project's folder."
+    monkeypatch.chdir(lab.root)
+
+
+@pytest.fixture(scope="session")
+def examples(lab, table):
+    "The small runs that the notebooks train where there are none."
+    folders = {}
+    for kind in ("volumes", "patches"):
+        begun = time.monotonic()
+        subprocess.run([sys.executable, "-c", f"from mil_workbench.exploring import make_example; make_example({kind!r})"], cwd=lab.root, check=True)
+        table(f"small run on {kind}, trained on a fresh clone, s", seconds=time.monotonic() - begun)
+    return folders
+
+
+def opened(lab, name):
+    from mil_workbench.exploring import open_run
+
+    return open_run(lab.root / "papermill_runs" / "example" / name)
+
+
+def viewer_of(lab, page, notebook, place=0, timeout=240):
+    lab.open(page, f"explore/{notebook}.ipynb")
+    lab.run_all(page, timeout)
+    shown = page.locator(".mil-viewer").nth(place)
+    shown.wait_for()
+    return shown
+
+
+def test_selector_temperature(lab, page, examples):
+    viewer = viewer_of(lab, page, "selector_temperature")
+    run = opened(lab, "brain")
+    box = viewer.get_by_label("temperature, as a number")
+    for case in (run.cases("test")[0], run.cases("validation")[0]):
+        viewer.get_by_label("case", exact=True).select_option(case)
+        viewer.get_by_text(f"{case} (").wait_for()
+        box.fill("0.3")
+        box.press("Enter")
+        weights = softmax(logits_in_file(run, case) / 0.3)
+        shown = viewer.locator(".mil-selector-figures").inner_text()
+        largest, instance = re.search(r"largest weight\s+(\S+)\s+instance (\d+)", shown).groups()
+        np.testing.assert_allclose(float(largest), weights.max(), rtol=2e-3)
+        assert int(instance) == weights.argmax()
+
+
+def logits_in_file(run, case):
+    "The scores of `case` as the run's own file has them, or for validation as its model gives them."
+    import h5py
+
+    with h5py.File(run.folder / "attention.h5") as file:
+        if case in file["test"]:
+            return file["test"][case]["scores"][:, 0].astype(float)
+    from mil_workbench.training.prediction import predict
+
+    return predict(run.model, [run.bag(case)]).instances[0]["scores"][:, 0].astype(float)
+
+
+def test_attention_overlays(lab, page, examples):
+    overlay = viewer_of(lab, page, "attention_overlays")
+    assert page.locator(".mil-viewer").count() == 3 and page.locator(".mil-message:visible").count() == 0
+    run = opened(lab, "brain")
+    case = run.cases()[0]
+    from mil_workbench.training.prediction import read_case_attention
+
+    selection = read_case_attention(run.folder / "attention.h5", "test", case)["selection"][:, 0]
+    overlay.get_by_role("button", name=re.compile("critical instance")).click()
+    said = overlay.inner_text()
+    assert f"image {selection.argmax() + 1} of {len(selection)}" in said
+    assert f"weight {float(f'{selection.max():.3g}'):.3g}" in said
+
+    page.get_by_label("beside it").select_option(label="epoch 0 (validation cases)")
+    overlay.get_by_text("its weights at single epochs are not kept; choose a validation case").wait_for()
+    overlay.get_by_label("case", exact=True).select_option(run.cases("validation")[0])
+    overlay.get_by_text("example/brain, epoch 0: selection weight").wait_for()
+    overlay.get_by_text(f"example/brain, epoch {run.kept}, kept: selection weight").wait_for()
+
+    moles = opened(lab, "moles")
+    case = moles.cases()[0]
+    arrays = read_case_attention(moles.folder / "attention.h5", "test", case)
+    slide = page.locator(".mil-viewer").nth(2)
+    for stain, weight in zip(moles.bag(case).levels[1].groups, arrays["case"]):
+        assert re.search(rf"{re.escape(stain)}: {float(f'{weight:.2g}'):.2g}", slide.inner_text()), (stain, weight, slide.inner_text())
+
+
+def test_run_browser(lab, page, examples):
+    browser = viewer_of(lab, page, "run_browser")
+    run = opened(lab, "brain")
+    metrics = json.loads((run.folder / "metrics.json").read_text())
+    row = browser.get_by_role("row").filter(has_text="brain")
+    assert f"{metrics['test']['auroc']:.3f}" in row.inner_text()
+    row.get_by_role("button", name=re.compile("open", re.IGNORECASE)).click()
+    page.get_by_text(f"{run.cases()[0]} (test)").first.wait_for()
+    assert page.locator(".mil-viewer").count() == 3  # the table, the overlay and the selector
+
+
+def test_behind_a_path_prefix_and_without_any_network_but_the_server(lab, chromium, examples, tmp_path):
+    prefixed = labs.Lab(lab.root, tmp_path / "home", prefix="/node/q1234/8888/")
+    context = chromium.new_context()
+    asked = []
+    try:
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        context.route(lambda url: not url.startswith((prefixed.url, "blob:", "data:")), lambda route: route.abort())
+        for notebook, n in (("attention_overlays", 3), ("selector_temperature", 1), ("run_browser", 1)):
+            viewer_of(prefixed, page, notebook)
+            page.wait_for_timeout(1000)
+            assert page.locator(".mil-viewer").count() == n and page.locator(".mil-message:visible").count() == 0
+            canvases = page.locator(".mil-viewer canvas")
+            assert canvases.count() > 0
+            prefixed.end_kernels()
+        outside = [url for url in asked if not url.startswith((prefixed.url, "blob:", "data:"))]
+        assert not outside
+    finally:
+        context.close()
+        prefixed.close()
+
+
+@pytest.mark.parametrize("notebook", ["attention_overlays", "selector_temperature", "run_browser", "gradient_flow"])
+def test_without_a_browser_there_are_figures(lab, examples, tmp_path, notebook):
+    command = [sys.executable, "-m", "papermill", ROOT / "nbs" / "explore" / f"{notebook}.ipynb", tmp_path / "out.ipynb", "--cwd", lab.root]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    outputs = [out for cell in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for out in cell.get("outputs", [])]
+    expected = {"attention_overlays": 3}.get(notebook, 1)
+    assert sum("image/png" in out.get("data", {}) for out in outputs) >= expected
