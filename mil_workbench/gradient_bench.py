@@ -154,12 +154,11 @@ def audit_table(sound: pd.DataFrame, planted: pd.DataFrame) -> str:  # HTML
 def describe_trainings(trainings: dict[str, Training]) -> str:  # HTML
     "Picture, sentences and table of what is shown; the last of the trainings has the bug, if there are two."
     sound, planted = trainings["sound"], list(trainings.values())[-1]
-    starved, unmoved = (", ".join(find(planted.gradients)) or "no part" for find in (starved_parts, unmoved_parts))
+    starved, unmoved = starved_parts(planted.gradients), unmoved_parts(planted.gradients)
+    words = f"Exactly no gradient in any epoch: {', '.join(starved)}. " if starved else "A gradient arrived at every part. "
+    words += f"A gradient, but weights that never moved: {', '.join(unmoved)}. " if unmoved else ""
     ends = " and ".join(f"{training.history.validation_auroc.iloc[-1]:.3f} ({title})" for title, training in trainings.items())
-    words = (
-        f"Exactly no gradient in any epoch: {starved}. A gradient, but weights that never moved: {unmoved}. "
-        f"Validation AUROC after {len(planted.history)} epochs: {ends}."
-    )
+    words += f"Validation AUROC after {len(planted.history)} epochs: {ends}."
     encoded = base64.b64encode(picture(draw_trainings(trainings))).decode()
     image = f'<img src="data:image/png;base64,{encoded}" alt="Gradient norms of each part over the epochs, loss and AUROC. {html.escape(words)}">'
     said, table = html.escape(say_audit(planted.audit)), audit_table(sound.audit, planted.audit)
