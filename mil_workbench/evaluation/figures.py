@@ -121,12 +121,12 @@ def plot_patches(rows: Sequence[dict]) -> Figure:
 WIDEST = 400  # patches side by side in a heatmap
 
 
-def place_patches(coords: np.ndarray) -> np.ndarray:  # (N, 2) -> (N, 2) int, column and row
-    "The places of patches on a grid whose step is the usual distance from one to the next, and at most `WIDEST` steps wide."
+def place_patches(coords: np.ndarray, widest: int = WIDEST) -> np.ndarray:  # (N, 2) -> (N, 2) int, column and row
+    "The places of patches on a grid whose step is the usual distance from one to the next, and at most `widest` steps wide."
     if len(coords) == 1:
         return np.zeros((1, 2), int)
     nearest = cKDTree(coords).query(coords, k=2)[0][:, 1]
-    step = max(float(np.median(nearest)), float(np.ptp(coords, axis=0).max()) / WIDEST, 1e-9)
+    step = max(float(np.median(nearest)), float(np.ptp(coords, axis=0).max()) / widest, 1e-9)
     return np.round((coords - coords.min(0)) / step).astype(int)
 
 
