@@ -73,6 +73,7 @@ class Lab:
         page.goto(f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={self.token}")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
         page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first.wait_for(timeout=60_000)
+        page.wait_for_timeout(1500)  # LOCAL: what is run while the kernel still connects is lost
 
     def run_all(self, page: Page, timeout: float = 120) -> None:
         "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."

@@ -16,7 +16,7 @@ export function frame(model, el, label) {
   const controls = element("div", { class: "mil-controls" });
   const body = element("div", { class: "mil-body" });
   const sentence = element("p", { class: "mil-message", role: "status" });
-  el.append(element("div", { class: "mil-viewer", role: "group", "aria-label": label, "data-lm-suppress-shortcuts": true }, controls, sentence, body));
+  el.append(element("div", { class: "mil-viewer", role: "group", "aria-label": label, onkeydown: keepKeys }, controls, sentence, body));
   const tell = () => {
     sentence.textContent = model.get("message");
     sentence.hidden = !model.get("message");
@@ -26,6 +26,8 @@ export function frame(model, el, label) {
   tell();
   return { controls, body };
 }
+
+const keepKeys = (event) => event.ctrlKey || event.metaKey || event.stopPropagation();
 
 // `model.on` that ends when the view does: `render` returns what `ends(el)` gives.
 export function listen(model, event, callback, el) {
