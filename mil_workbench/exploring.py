@@ -422,7 +422,7 @@ class BesidePicker(widgets.HBox):
             beside = self.list.value
             return overlay_case(run, case, self._open(beside) if isinstance(beside, Path) else beside)
 
-        self.list.observe(lambda _: viewer.open_case(viewer.case), "value")
+        self.list.observe(lambda _: viewer.case and viewer.open_case(viewer.case), "value")
         return self.runs.feed(viewer, load)
 
 

@@ -362,7 +362,7 @@ class SlideViewer(CaseViewer):
     content: SlideCase | None = None
     shown: Picture | None = None
 
-    def __init__(self, cases: Sequence[str], load: Callable[[str], SlideCase]):
+    def __init__(self, cases: Sequence[str] = (), load: Callable[[str], SlideCase] | None = None):
         self._pictures = count(1)
         super().__init__(cases, load)
         self.on_msg(self.answer)

@@ -172,6 +172,7 @@ def test_keys_wheel_and_strip_go_through_the_images(lab: Lab, page: Page, given:
     for key, to in (("Home", 0), ("ArrowDown", 1), ("ArrowRight", 2), ("ArrowUp", 1), ("PageDown", 11), ("End", 19), ("ArrowDown", 19), ("c", critical)):
         page.keyboard.press(key)
         assert shown_image(page) == to, key
+    page.keyboard.press("v")  # pastes a cell that was copied with c, where JupyterLab hears it
     assert page.locator(".jp-Notebook .jp-Cell").count() == cells and picture(page).evaluate("canvas => canvas === document.activeElement")
     page.keyboard.press("Home")
     page.mouse.wheel(0, 100)

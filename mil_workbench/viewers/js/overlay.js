@@ -194,7 +194,8 @@ export default {
       event.preventDefault();
     }
 
-    el.addEventListener("keydown", press);
+    controls.addEventListener("keydown", press);
+    body.addEventListener("keydown", press);
     for (const name of LOOK) listen(model, `change:${name}`, draw, el);
     listen(model, "change:opened", open, el);
     const sized = new ResizeObserver(layOut);

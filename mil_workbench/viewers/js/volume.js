@@ -1,0 +1,90 @@
+// A scan with its attention and lesion, drawn by NiiVue; its layers are widgets of their own, which the sliders here act on.
+import { button, caseControls, choice, element, ends, frame, listen, onThemeChange, palette, slider, surface, theme } from "./common.js";
+import { BAR, drawBar } from "./stack_drawing.js";
+
+const LEVELS = 255; // the largest weight in the layer of attention
+const FAINTEST = 0.5 / LEVELS; // share of full colour; less is not painted, so that 0 never is
+const WIDE = 384; // page pixels of the colour bar
+const LOOK = ["opacity", "threshold", "colour_map", "with_attention", "with_lesion", "largest"];
+
+const percent = (share) => `${Math.round(100 * share)} %`;
+const modelOf = (model, reference) => model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
+
+// What a person sets of the layers: traits of the model, so that the figure for papers looks like the page.
+function lookControls(model, el) {
+  const share = (label, name, step, show) => {
+    const made = slider(label, { min: 0, max: 1, step, value: model.get(name), show }, (value) => model.set(name, value));
+    made.input.addEventListener("change", () => model.save_changes()); // Python hears of it when the hand rests
+    listen(model, `change:${name}`, () => made.set(model.get(name)), el);
+    return made.root;
+  };
+  const decide = (name, value) => {
+    model.set(name, value);
+    model.save_changes();
+  };
+  const layer = (label, name) => {
+    const box = element("input", { type: "checkbox", checked: model.get(name), onchange: () => decide(name, box.checked) });
+    listen(model, `change:${name}`, () => (box.checked = model.get(name)), el);
+    return element("label", { class: "mil-control" }, box, label);
+  };
+  const maps = Object.keys(model.get("palettes")).map((name) => [name, name]);
+  const colours = choice("colours", maps, model.get("colour_map"), (name) => decide("colour_map", name));
+  listen(model, "change:colour_map", () => (colours.select.value = model.get("colour_map")), el);
+  return [
+    layer("attention", "with_attention"),
+    share("opacity", "opacity", 0.05, percent),
+    share("threshold", "threshold", 0.01, (value) => `${percent(value)} of full colour`),
+    colours.root,
+    layer("lesion", "with_lesion"),
+  ];
+}
+
+export default {
+  async render({ model, el }) {
+    const { controls, body } = frame(model, el, "scan, attention and lesion");
+    const looks = lookControls(model, el);
+    const largest = button("largest weight", "set the crosshair to the voxel with the largest weight", () => model.send({}));
+    controls.append(caseControls(model, el), ...looks, largest);
+    const heading = element("div", { class: "mil-heading" });
+    const place = element("div", { class: "mil-volume" });
+    const full = element("div", { class: "mil-full" });
+    const bar = surface(WIDE, BAR.height, "");
+    bar.canvas.removeAttribute("tabindex");
+    const reading = element("div", { class: "mil-readout", role: "status" });
+    const hint = "Click or drag to move the crosshair; the wheel goes through slices. With the pointer on the picture, h, l, j, k, ctrl+u and ctrl+d move it too, and v changes the view.";
+    body.append(heading, place, element("div", { class: "mil-pane" }, bar.canvas, full), element("div", {}, reading, element("div", { class: "mil-full" }, hint)));
+
+    let layers = [];
+    function dress() {
+      const [opacity, threshold, map, withAttention, withLesion, most] = LOOK.map((name) => model.get(name));
+      const [, attention, lesion] = layers;
+      if (attention?.get("colormap") !== map) attention?.set("cal_min", null, { silent: true }); // NiiVue forgets it with each new map
+      attention?.set({ colormap: map, opacity: withAttention ? opacity : 0, cal_min: Math.max(threshold, FAINTEST) * LEVELS });
+      lesion?.set("opacity", withLesion ? 1 : 0);
+      looks.at(-1).hidden = !lesion;
+      const colours = { ...theme(el), font: getComputedStyle(body).fontFamily };
+      const look = { scaling: "case", threshold, map, colours: palette(model, map) };
+      drawBar({ bar, full, wide: WIDE }, { largest: [most], critical: 0 }, { image: 0, look, colours });
+    }
+
+    async function take() {
+      layers = await Promise.all(model.get("layers").map((reference) => modelOf(model, reference)));
+      dress();
+    }
+
+    const tell = () => {
+      heading.textContent = model.get("title");
+      reading.textContent = model.get("reading");
+    };
+    for (const name of LOOK) listen(model, `change:${name}`, dress, el);
+    for (const name of ["title", "reading"]) listen(model, `change:${name}`, tell, el);
+    listen(model, "change:layers", take, el);
+    onThemeChange(el, dress);
+    tell();
+    await take();
+    const view = await model.widget_manager.create_view(await modelOf(model, model.get("niivue")));
+    place.append(view.el);
+    el.milEnds.push(() => view.remove());
+    return ends(el);
+  },
+};
