@@ -21,6 +21,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from fastcore.basics import patch
 from matplotlib.figure import Figure
 
 from .data.bags import Bag, BagBatchSampler, pack, stain_levels
@@ -209,22 +210,6 @@ class GradientBench(ipywidgets.VBox):
     def move_bar(self, record: dict) -> None:
         self.progress.value += 1
 
-    def figure(self) -> Figure:
-        "What the bench shows, as a figure for papers."
-        if not self.shown:
-            raise InputError("the bench has trained nothing yet: press train, or call train()")
-        return draw_trainings(self.shown)
-
-    def save(self, path: str | Path) -> None:
-        "Write the figure to `path`, whole or not at all; its ending (.png, .pdf, .svg) says how."
-        figure = self.figure()
-        with whole_file(path) as aside:
-            figure.savefig(aside, format=Path(path).suffix.lstrip("."), dpi=200, bbox_inches="tight")
-
-    def _repr_mimebundle_(self, **options: Any) -> dict[str, Any]:
-        data = super()._repr_mimebundle_(**options) | {"text/plain": "GradientBench: run this cell in JupyterLab to use it"}
-        return data | ({"image/png": base64.b64encode(picture(self.figure())).decode()} if self.shown else {})
-
 
 @contextmanager
 def held_still(*controls: ipywidgets.Widget) -> Iterator[None]:
@@ -236,3 +221,25 @@ def held_still(*controls: ipywidgets.Widget) -> Iterator[None]:
     finally:
         for control in controls:
             control.disabled = False
+
+# %% ../nbs/gradient_bench.ipynb #5abc60c2
+@patch
+def figure(self: GradientBench) -> Figure:
+    "What the bench shows, as a figure for papers."
+    if not self.shown:
+        raise InputError("the bench has trained nothing yet: press train, or call train()")
+    return draw_trainings(self.shown)
+
+
+@patch
+def save(self: GradientBench, path: str | Path) -> None:
+    "Write the figure to `path`, whole or not at all; its ending (.png, .pdf, .svg) says how."
+    figure = self.figure()
+    with whole_file(path) as aside:
+        figure.savefig(aside, format=Path(path).suffix.lstrip("."), dpi=200, bbox_inches="tight")
+
+
+@patch
+def _repr_mimebundle_(self: GradientBench, **options: Any) -> dict[str, Any]:
+    data = super(GradientBench, self)._repr_mimebundle_(**options) | {"text/plain": "GradientBench: run this cell in JupyterLab to use it"}
+    return data | ({"image/png": base64.b64encode(picture(self.figure())).decode()} if self.shown else {})

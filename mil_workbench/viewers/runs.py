@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import traitlets
+from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -152,7 +153,7 @@ def draw_scores(axis: Axes, rows: pd.DataFrame, score: str) -> None:
         axis.plot(row[score], place, "o", color="tab:blue")
     axis.set(yticks=range(len(rows)), yticklabels=rows.index, ylim=(len(rows) - 0.5, -0.5), xlabel=SCORES[score])
 
-
+# %% ../../nbs/viewers/runs.ipynb #9ce2ee82
 def draw_curves(axis: Axes, curves: Sequence[dict], quantity: str) -> None:
     "The `quantity` over the epochs of each run that recorded it."
     for curve, colour in zip(curves, cycle(CURVE_COLOURS)):
@@ -179,7 +180,7 @@ def draw_runs(rows: pd.DataFrame, sorted_by: str, curves: Sequence[dict], quanti
     plt.close(figure)
     return figure
 
-# %% ../../nbs/viewers/runs.ipynb #748e1d2a
+# %% ../../nbs/viewers/runs.ipynb #09a85e4c
 class RunBrowser(Viewer):
     "The runs below `folder`, which is papermill_runs unless it is given."
 
@@ -225,40 +226,48 @@ class RunBrowser(Viewer):
         for key in self.chosen:
             try:
                 history = read_history(self.folder / key)
-                curves.append({"key": key, "series": {name: [None if pd.isna(value) else value for value in history[name].tolist()] for name in history}})
+                curves.append({"key": key, "series": {name: [value if np.isfinite(value) else None for value in history[name].tolist()] for name in history}})
             except InputError as error:
                 unread.append(str(error))
         with self.hold_sync():
             self.curves, self.notice = curves, "; ".join(unread)
 
-    def shown(self) -> pd.DataFrame:
-        "The runs that the page shows, in its order, by study/run; all columns."
-        words, texts = self.words.lower().split(), self.table["texts"]
-        is_shown = [all(word in text for word in words) for text in texts]
-        rows = self.runs[is_shown]
-        rows = rows[(rows.study == self.study) | (self.study == "")]
-        rows = rows[(rows.state == self.state) | (self.state == "")]
-        by = self.sorted_by if self.sorted_by in rows else "written"
-        key = (lambda values: values.map(lambda value: natural(str(value)), na_action="ignore")) if kind_of(by, rows[by]) == "text" else None
-        return rows.sort_values(by, ascending=not self.descending, kind="stable", key=key, na_position="last")
-
-    def on_open(self, callback: Callable[[Path], None]) -> None:
-        "Have `callback` called with the folder of each run that is opened; its `InputError` is shown above the table."
-
-        def tell(change) -> None:
-            try:
-                self.notice = ""
-                callback(self.folder / change.new)
-            except InputError as error:
-                self.notice = str(error)
-
-        self.observe(tell, "opened")
-
-    def draw(self) -> Figure:
-        "The scores of the first runs shown, and the curves of the chosen ones."
-        return draw_runs(self.shown(), self.sorted_by, self.curves, self.quantity)
-
 
 def say_empty(folder: Path) -> str:
     "What to do where there is no run."
     return f"There is no run in {folder} yet. `make train` makes two small ones in minutes; `mil-workbench run train --help` says how to make your own."
+
+# %% ../../nbs/viewers/runs.ipynb #b97dcda5
+@patch
+def shown(self: RunBrowser) -> pd.DataFrame:
+    "The runs that the page shows, in its order, by study/run; all columns."
+    words, texts = self.words.lower().split(), self.table["texts"]
+    is_shown = [all(word in text for word in words) for text in texts]
+    rows = self.runs[is_shown]
+    rows = rows[(rows.study == self.study) | (self.study == "")]
+    rows = rows[(rows.state == self.state) | (self.state == "")]
+    by = self.sorted_by if self.sorted_by in rows else "written"
+    key = (lambda values: values.map(lambda value: natural(str(value)), na_action="ignore")) if kind_of(by, rows[by]) == "text" else None
+    return rows.sort_values(by, ascending=not self.descending, kind="stable", key=key, na_position="last")
+
+
+@patch
+def on_open(self: RunBrowser, callback: Callable[[Path], None]) -> None:
+    "Have `callback` called with the folder of each run that is opened; its `InputError` is shown above the table."
+
+    def tell(change) -> None:
+        if not change.new:
+            return
+        try:
+            self.notice = ""
+            callback(self.folder / change.new)
+        except InputError as error:
+            self.opened, self.notice = "", str(error)  # so that it can be asked for again
+
+    self.observe(tell, "opened")
+
+
+@patch
+def draw(self: RunBrowser) -> Figure:
+    "The scores of the first runs shown, and the curves of the chosen ones."
+    return draw_runs(self.shown(), self.sorted_by, self.curves, self.quantity)

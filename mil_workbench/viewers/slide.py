@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import count
 from math import ceil, isqrt, log2
 from threading import Event, Thread
-from typing import Any, Callable, Protocol, Sequence
+from typing import Callable, Protocol, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -243,7 +243,7 @@ def patches(self: Mosaic, numbers: np.ndarray) -> np.ndarray:  # (M,) -> (M, sid
         shown |= {number: image.transpose(1, 2, 0).copy() for number, image in zip(missing, self.read(np.array(missing)))}
     self._kept |= shown
     for number in list(self._kept)[: -max(1, KEPT // (3 * self.grid.side**2))]:
-        del self._kept[number]
+        self._kept.pop(number, None)  # questions may come in two threads
     return np.stack(list(shown.values()))
 
 
@@ -408,7 +408,7 @@ def findings(self: SlideViewer) -> np.ndarray | None:  # (n,)
     labels = self.content.bag.instance_labels
     return None if labels is None else labels[self.bounds()].numpy()
 
-
+# %% ../../nbs/viewers/slide.ipynb #3989edef
 @patch
 def show_section(self: SlideViewer, stain: int, section: int) -> None:
     "Open a section of a stain; -1 for none. What cannot be shown is an `InputError`."
@@ -440,7 +440,7 @@ def go(self: SlideViewer, stain: int, section: int) -> None:
     except InputError as error:
         self.message = str(error)
 
-# %% ../../nbs/viewers/slide.ipynb #2cfefb4c
+# %% ../../nbs/viewers/slide.ipynb #098dc634
 def montage(read: Reader, weights: np.ndarray, known: np.ndarray | None, side: int) -> list[dict]:
     "The patches with the highest weights and, of the others, those with the lowest, each from the highest down."
     order = np.argsort(-weights, kind="stable")
@@ -459,7 +459,7 @@ def montage(read: Reader, weights: np.ndarray, known: np.ndarray | None, side: i
         for i, (number, image) in enumerate(zip(numbers, images))
     ]
 
-
+# %% ../../nbs/viewers/slide.ipynb #a63c9c5e
 @patch
 def answer(self: SlideViewer, _, question: dict, buffers: list) -> None:
     "Answer a message of the page; one about a picture that is no longer shown is let go."
@@ -493,7 +493,7 @@ def patch_for(self: SlideViewer, number: int) -> tuple[dict, bytes]:
     label = None if known is None or np.isnan(known[number]) else float(known[number])
     return {"place": place if np.isfinite(place).all() else [], "label": label, "problem": " ".join(problems)}, file.getvalue()
 
-# %% ../../nbs/viewers/slide.ipynb #456ab047
+# %% ../../nbs/viewers/slide.ipynb #80ea289f
 def draw_bars(axis: plt.Axes, groups: list[dict], chosen: int, label: str) -> None:
     "The weights of stains or sections; the chosen one in full colour."
     axis.barh([group["name"] for group in groups], [group["weight"] for group in groups], color=["tab:blue" if i == chosen else "lightsteelblue" for i in range(len(groups))])

@@ -1,6 +1,6 @@
 // A section's tiles, which Python sends, and its attention over them.
 import OpenSeadragon from "openseadragon/build/openseadragon/openseadragon.min.js";
-import { element, listen, numbers, onThemeChange, palette, theme, written } from "./common.js";
+import { element, listen, numbers, palette, theme, written } from "./common.js";
 
 export { OpenSeadragon };
 const MOST_EDGES = 1500;
@@ -112,6 +112,7 @@ export function heatLayer(model, el, viewer, legend) {
   const draw = () => {
     const item = viewer.world.getItemAt(0), { across, side, origin } = model.get("picture"), ratio = window.devicePixelRatio || 1;
     const [width, height] = [viewer.canvas.clientWidth, viewer.canvas.clientHeight].map((length) => Math.round(length * ratio));
+    if (!width) return; // not laid out just now
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     context.setTransform(1, 0, 0, 1, 0, 0);
     context.clearRect(0, 0, width, height);
@@ -127,7 +128,6 @@ export function heatLayer(model, el, viewer, legend) {
   };
   const redo = () => (paint(), draw());
   viewer.addHandler("update-viewport", draw);
-  onThemeChange(el, draw);
   const resized = new ResizeObserver(draw);
   resized.observe(viewer.canvas);
   (el.milEnds ??= []).push(() => resized.disconnect());

@@ -3,12 +3,18 @@ import { button, caseControls, choice, element, ends, frame, listen, onThemeChan
 import { BAR, drawBar } from "./stack_drawing.js";
 
 const LEVELS = 255; // the largest weight in the layer of attention
-const FAINTEST = 0.5 / LEVELS; // share of full colour; less is not painted, so that 0 never is
+const UNUSED = [0, 0, 0, 0, 0, 0, 0, 0]; // two entries before level 0, since NiiVue never takes the first two
 const WIDE = 384; // page pixels of the colour bar
 const LOOK = ["opacity", "threshold", "colour_map", "with_attention", "with_lesion", "largest"];
 
 const percent = (share) => `${Math.round(100 * share)} %`;
 const modelOf = (model, reference) => model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
+
+// Red, green, blue and opacity of each level: none below the threshold, and never of level 0.
+function coloursOf(colours, threshold) {
+  const levels = Array.from({ length: LEVELS + 1 }, (_, level) => [...colours.subarray(3 * level, 3 * level + 3), level < Math.max(threshold * LEVELS, 1) ? 0 : 255]);
+  return { lut: [...UNUSED, ...levels.flat()], min: -UNUSED.length / 4, max: LEVELS };
+}
 
 // What a person sets of the layers: traits of the model, so that the figure for papers looks like the page.
 function lookControls(model, el) {
@@ -58,8 +64,7 @@ export default {
     function dress() {
       const [opacity, threshold, map, withAttention, withLesion, most] = LOOK.map((name) => model.get(name));
       const [, attention, lesion] = layers;
-      if (attention?.get("colormap") !== map) attention?.set("cal_min", null, { silent: true }); // NiiVue forgets it with each new map
-      attention?.set({ colormap: map, opacity: withAttention ? opacity : 0, cal_min: Math.max(threshold, FAINTEST) * LEVELS });
+      attention?.set({ colormap_label: coloursOf(palette(model, map), threshold), opacity: withAttention ? opacity : 0 });
       lesion?.set("opacity", withLesion ? 1 : 0);
       looks.at(-1).hidden = !lesion;
       const colours = { ...theme(el), font: getComputedStyle(body).fontFamily };
