@@ -22,7 +22,6 @@ import ipywidgets as widgets
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from torch import nn
 
 from .batch.collect import parse_params

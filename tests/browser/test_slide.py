@@ -1,6 +1,5 @@
 """The slide viewer in JupyterLab, driven by mouse and keyboard and compared with numbers that are computed here."""
 import io
-import json
 import re
 from pathlib import Path
 
@@ -11,15 +10,10 @@ from PIL import Image
 
 from mil_workbench.data.stores import InstanceStore
 
+from .lab import write_notebook
+
 SIDE = 64  # pixels of a patch
 SECTIONS = [("h&e", "match_1", 30), ("melan", "match_1", 20), ("melan", "match_2", 40)]  # stain, section, patches
-
-
-def write_notebook(path: Path, *cells: str) -> None:
-    "A notebook of code cells."
-    made = [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "source": cell, "execution_count": None, "outputs": []} for i, cell in enumerate(cells)]
-    kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
-    path.write_text(json.dumps({"cells": made, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
 
 
 def soft_patches(rng: np.random.Generator, n: int, side: int = SIDE) -> np.ndarray:  # (n, 3, side, side) uint8
@@ -388,11 +382,11 @@ def kernel_of(lab):
     return max(kernels, key=lambda child: child.create_time())
 
 
-@pytest.mark.slow
 @pytest.mark.alone
-def test_fifty_thousand_patches(lab, page):
+def test_fifty_thousand_patches(lab, page, table):
     result = measure(lab, page)
-    print(json.dumps(result, indent=1))
+    flat = {f"{name}, {of}": value for name, values in result.items() for of, value in (values.items() if isinstance(values, dict) else [("", values)])}
+    table("slide viewer, 50,000 patches, ms", **{name.removesuffix(", "): value for name, value in flat.items()})
     assert result["complete"] < 2000
     assert result["panning tiles"]["p95"] < 100
     assert result["heat, opacity"]["p95"] < 16 and result["heat, hide below"]["p95"] < 16

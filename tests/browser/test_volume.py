@@ -1,8 +1,6 @@
 """The volume viewer in JupyterLab: what NiiVue paints, compared voxel by voxel with numpy's arrays and matplotlib's colours."""
 import io
-import json
 import re
-from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -11,7 +9,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from tests.browser.lab import Lab
+from .lab import Lab, write_notebook
 
 SHAPE = (40, 56, 32)
 ORANGE = (230, 134, 42)
@@ -43,13 +41,6 @@ def load(case):
 
 viewer = VolumeViewer([str(i) for i in range(101)], load)
 """
-
-
-def write_notebook(path: Path, *cells: str) -> None:
-    "A notebook of code cells."
-    made = [{"cell_type": "code", "id": f"c{i}", "metadata": {}, "source": cell, "outputs": [], "execution_count": None} for i, cell in enumerate(cells)]
-    kernel = {"display_name": "python3", "language": "python", "name": "python3"}
-    path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))
 
 
 @pytest.fixture(scope="module")
@@ -242,8 +233,9 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     return {"grown by": round(grown, 1), "threshold, median": round(float(np.median(took)), 2), "threshold, p95": round(float(np.percentile(took, 95)), 2)}
 
 
+@pytest.mark.slow  # without a graphics card a hundred volumes take minutes to draw
 @pytest.mark.alone
-def test_it_keeps_no_case(lab: Lab, page: Page) -> None:
+def test_it_keeps_no_case(lab: Lab, page: Page, table) -> None:
     row = measure(lab, page)
-    print(row)
+    table("volume: growth of Python over 100 cases, MB; threshold, ms", **row)
     assert row["grown by"] < 50, row
