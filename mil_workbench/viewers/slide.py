@@ -197,7 +197,7 @@ class Mosaic:
         self.grid, self.size, self.problem, self._read = grid, (across * grid.side, down * grid.side), "", read
         self.levels = ceil(log2(max(self.size)))
         self.detail = int(np.clip(isqrt(OVERVIEW // (3 * grid.cells.size)), 1, grid.side))  # pixels of a patch in the overview
-        self.overview = np.full((down, self.detail, across, self.detail, 3), WHITE, np.uint8)
+        self.overview = np.full((down * self.detail, across * self.detail, 3), WHITE, np.uint8)
         self.is_filled = grid.cells < 0
         self._kept: dict[int, np.ndarray] = {}  # by number, the last one used at the end
         self._stop = Event()
@@ -215,11 +215,13 @@ class Mosaic:
         order = np.argsort(self.grid.cells[rows, columns])  # neighbours on the disk are read together
         rows, columns = rows[order], columns[order]
         step = max(1, CHUNK // (3 * self.grid.side**2))
+        down, across = self.grid.cells.shape
+        overview = self.overview.reshape(down, self.detail, across, self.detail, 3)
         for start in range(0, len(rows), step):
             if self._stop.is_set():
                 return
             row, column = rows[start : start + step], columns[start : start + step]
-            self.overview[row, :, column] = shrink(self.read(self.grid.cells[row, column]), self.detail)
+            overview[row, :, column] = shrink(self.read(self.grid.cells[row, column]), self.detail)
             self.is_filled[row, column] = True
 
     def close(self) -> None:
@@ -228,8 +230,8 @@ class Mosaic:
 # %% ../../nbs/viewers/slide.ipynb #ff0ed780
 def cut(source: np.ndarray, box: Sequence[float], size: tuple[int, int]) -> Image.Image:  # (H, W, 3)
     "The rectangle `box` (left, upper, right, lower) of `source`, averaged down to `size`."
-    step = max(1, int((box[2] - box[0]) / size[0]) // 4)
-    few = np.ascontiguousarray(source[::step, ::step])
+    step = max(1, int((box[2] - box[0]) / size[0]) // 2)
+    few = np.ascontiguousarray(source[step // 2 :: step, step // 2 :: step])
     edges = [min(edge / step, length) for edge, length in zip(box, (few.shape[1], few.shape[0]) * 2)]
     return Image.fromarray(few).resize(size, Image.Resampling.BOX, box=edges)
 
@@ -257,26 +259,26 @@ def tile(self: Mosaic, level: int, x: int, y: int) -> tuple[Image.Image, bool]:
     cells = self.grid.cells[upper:lower, left:right]
     if self.detail * factor >= side:
         detail, is_final = self.detail, bool(self.is_filled[upper:lower, left:right].all())
-        source = self.overview[upper:lower, :, left:right]
+        source = self.overview[upper * detail : lower * detail, left * detail : right * detail]
     else:
         detail, is_final = side, True
         source = np.full((lower - upper, side, right - left, side, 3), WHITE, np.uint8)
         row, column = np.nonzero(cells >= 0)
         if len(row):
             source[row, :, column] = self.patches(cells[row, column])
+        source = source.reshape((lower - upper) * side, -1, 3)
     corner = np.array([left, upper]) * side
     box = np.concatenate([first - corner, last - corner]) * detail / side
     size = -(-(last - first) // factor)
-    return cut(source.reshape((lower - upper) * detail, -1, 3), box, tuple(size.tolist())), is_final
+    return cut(source, box, tuple(size.tolist())), is_final
 
 
 @patch
 def small(self: Mosaic, longest: int) -> Image.Image:
     "All of it, once every patch is read."
     self._thread.join()
-    down, detail, across, _, _ = self.overview.shape
-    size = np.array([across, down]) * detail
-    return cut(self.overview.reshape(down * detail, -1, 3), (0, 0, *size), tuple(np.ceil(size * min(1.0, longest / size.max())).astype(int).tolist()))
+    size = np.array(self.overview.shape[1::-1])
+    return cut(self.overview, (0, 0, *size), tuple(np.ceil(size * min(1.0, longest / size.max())).astype(int).tolist()))
 
 # %% ../../nbs/viewers/slide.ipynb #f5499365
 def patches_of(bag: Bag) -> Tensor | Rows:  # (N, 3, side, side)

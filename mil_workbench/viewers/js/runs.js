@@ -3,7 +3,7 @@ import { button, choice, element, ends, frame, listen, numbers, written } from "
 import { curvesPanel } from "./curves.js";
 
 const MOST_ROWS = 200; // in the page at a time
-const AT_ONCE = 25; // rows filled in one go, more than are in view; the others follow frame by frame
+const AT_ONCE = 18; // rows filled in one go, more than are in view; the others follow frame by frame
 const ACTS = 7.2; // em, for the checkbox and the button
 const WIDEST = { run: 44, reason: 26 }; // letters; 20 for others
 

@@ -66,13 +66,11 @@ export function heatLayer(model, el, viewer, legend) {
     const weights = numbers(model.get("weights"), Float32Array), cells = numbers(model.get("cells"), Int32Array);
     const top = model.get("scale") === "case" ? model.get("largest") : weights.reduce((most, weight) => Math.max(most, weight), 0);
     const colours = palette(model, model.get("colours")), least = model.get("threshold") * top;
-    const image = new ImageData(across, down);
+    const packed = Uint32Array.from({ length: 256 }, (_, i) => ((255 << 24) | (colours[3 * i + 2] << 16) | (colours[3 * i + 1] << 8) | colours[3 * i]) >>> 0);
+    const image = new ImageData(across, down), pixels = new Uint32Array(image.data.buffer), scale = 256 / (top || 1);
     for (let i = 0; i < cells.length; i++) {
       const weight = weights[cells[i]];
-      if (cells[i] < 0 || weight < least) continue;
-      const colour = 3 * Math.min(255, Math.floor((256 * weight) / (top || 1)));
-      image.data.set(colours.subarray(colour, colour + 3), 4 * i);
-      image.data[4 * i + 3] = 255;
+      if (weight >= least) pixels[i] = packed[Math.min(255, Math.floor(scale * weight))]; // where there is no patch, there is no weight
     }
     [heat.width, heat.height] = [across, down];
     heat.getContext("2d", PLAIN).putImageData(image, 0, 0);
