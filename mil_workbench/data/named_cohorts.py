@@ -82,7 +82,7 @@ def digit_bags(n_sheets: int = 10, bags_per_sheet: int = 40, bag_size: int = 64,
     return Cohort("digits", ("no 9", "holds a 9"), tuple(bags), note)
 
 # %% ../../nbs/data/named_cohorts.ipynb #46590a50
-PHANTOMS = {"mri-phantom": 150, "mri-phantom-small": 24, "stain-phantom": 150, "stain-phantom-small": 16}  # cases
+PHANTOMS = {"mri-phantom": 150, "mri-phantom-small": 16, "stain-phantom": 150, "stain-phantom-small": 10}  # cases
 NAMED_COHORTS = (*MIL_FILES, "digits", *PHANTOMS)
 
 

@@ -111,10 +111,15 @@ def colours_of(colour_map: str, threshold: float) -> LUT:
 
 
 class Layer(Volume):
-    "A layer whose state, when the page sends it back, is let go."
+    "A layer that keeps nothing of what the page sends back, and that is gone when it is closed."
 
     def set_state(self, state: dict) -> None:
         pass
+
+    def close(self) -> None:
+        self.unobserve_all()  # its own observers hold it, and would until Python looks for such circles
+        self.layout.close()
+        super().close()
 
 # %% ../../nbs/viewers/volume.ipynb #58f7efbc
 class VolumeViewer(CaseViewer):

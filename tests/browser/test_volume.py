@@ -30,7 +30,7 @@ viewer = VolumeViewer(list(cases), cases.get, opacity=1.0)
 MANY = """
 import numpy as np
 from mil_workbench.viewers.volume import VolumeScene, VolumeViewer
-is_brain = np.sum(((np.indices((120, 120, 78)) - np.array([60, 60, 39])[:, None, None, None]) / 40) ** 2, 0) < 1
+is_brain = np.sum((np.indices((76, 76, 60)) - np.array([38, 38, 30])[:, None, None, None]) ** 2, 0) < 28**2
 
 
 def load(case):
@@ -204,8 +204,21 @@ def test_what_cannot_be_shown_is_a_sentence(lab: Lab, page: Page, given: dict) -
     settle(page)
 
 
+NEXT = """async (n) => {
+    const heading = document.querySelector(".mil-heading");
+    for (let i = 0; i < n; i++) {
+        await new Promise((go) => {
+            const watch = new MutationObserver(() => (watch.disconnect(), go()));
+            watch.observe(heading, { childList: true });
+            document.querySelector("[aria-label='next case']").click();
+        });
+        await new Promise((go) => setTimeout(go, 200));
+    }
+}"""
+
+
 def measure(lab: Lab, page: Page) -> dict[str, float]:
-    "What the kernel grows by in 100 cases of 120 × 120 × 78, in MB, and how long a step of the threshold takes in the page, in milliseconds."
+    "What the kernel grows by in 100 cases, each of more than a MB, and how long a step of the threshold takes in the page, in milliseconds."
     write_notebook(lab.root / "volumes.ipynb", MANY, "viewer")
     lab.open(page, "volumes.ipynb")
     lab.run_all(page)
@@ -214,9 +227,8 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     kernels = [process for process in psutil.Process(lab.process.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(process.cmdline())]
     kernel = max(kernels, key=lambda process: process.create_time())
     before = kernel.memory_info().rss
-    for case in range(1, 101):
-        page.get_by_role("button", name="next case").click()
-        expect(page.locator(".mil-heading")).to_have_text(str(case), timeout=20_000)
+    page.evaluate(NEXT, 100)
+    expect(page.locator(".mil-heading")).to_have_text("100")
     settle(page)
     grown = (kernel.memory_info().rss - before) / 1e6
     assert voxel_of(reading(page))[2] == 10 and f"scan {200}," in reading(page)  # of the last case

@@ -5,7 +5,7 @@ import { element, listen, numbers, palette, theme, written } from "./common.js";
 export { OpenSeadragon };
 const MOST_EDGES = 1500;
 const PLAIN = { willReadFrequently: true }; // kept in memory, as OpenSeadragon keeps its tiles: quick without a graphics card as well
-const REFRESH = 250; // ms until tiles that were not final are asked for again
+const REFRESH = 250; // ms after the last answer until tiles that were not final are asked for again
 
 // Asks Python for tiles and hands them to OpenSeadragon, each as a drawing surface that a later answer can paint over.
 export function tileExchange(model, el, onChange) {
@@ -13,10 +13,7 @@ export function tileExchange(model, el, onChange) {
   let timer, painted = () => {};
   const key = ({ picture, level, x, y }) => `${picture}/${level}/${x}/${y}`;
   const ask = (place) => model.send({ kind: "tile", view, ...place });
-  const askAgain = () => {
-    timer = undefined;
-    unfinished.forEach(({ place }) => ask(place));
-  };
+  const askAgain = () => unfinished.forEach(({ place }) => ask(place));
   const receive = async (answer, [bytes]) => {
     if (answer.kind !== "tile" || answer.view !== view) return;
     const bitmap = await createImageBitmap(new Blob([bytes], { type: "image/jpeg" }));
@@ -27,7 +24,8 @@ export function tileExchange(model, el, onChange) {
     asked.delete(name);
     if (answer.final) unfinished.delete(name);
     else unfinished.set(name, { place: job?.place ?? unfinished.get(name).place, context });
-    if (unfinished.size) timer ??= setTimeout(askAgain, REFRESH);
+    clearTimeout(timer);
+    if (unfinished.size) timer = setTimeout(askAgain, REFRESH);
     if (job) job.context.finish(context, null, "context2d");
     else painted();
     onChange(answer.problem);
