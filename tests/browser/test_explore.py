@@ -90,8 +90,8 @@ def test_attention_overlays(lab, page, examples):
     page.get_by_label("beside it").select_option(label="epoch 0 (validation cases)")
     overlay.get_by_text("its weights at single epochs are not kept; choose a validation case").wait_for()
     overlay.get_by_label("case", exact=True).select_option(run.cases("validation")[0])
-    overlay.get_by_text("example/brain, epoch 0: selection weight").wait_for()
-    overlay.get_by_text(f"example/brain, epoch {run.kept}, kept: selection weight").wait_for()
+    overlay.get_by_text("example/brain, epoch 0: selection weight", exact=True).wait_for()
+    overlay.get_by_text(f"example/brain, epoch {run.kept}, kept: selection weight", exact=True).wait_for()
 
     moles = opened(lab, "moles")
     case = moles.cases()[0]
