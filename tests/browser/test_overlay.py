@@ -269,6 +269,7 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     return {f"{kind}, {name}": round(float(np.percentile(times, q)), 2) for kind, times in kinds.items() for name, q in (("median", 50), ("p95", 95))} | {"grown by": round(grown, 1)}
 
 
+@pytest.mark.slow  # opening a case is close to its bound on two cores
 @pytest.mark.alone
 def test_it_is_quick_and_keeps_no_case(lab: Lab, page: Page, table) -> None:
     row = measure(lab, page)

@@ -382,6 +382,7 @@ def kernel_of(lab):
     return max(kernels, key=lambda child: child.create_time())
 
 
+@pytest.mark.slow  # close to its bounds on two cores without a graphics card
 @pytest.mark.alone
 def test_fifty_thousand_patches(lab, page, table):
     result = measure(lab, page)
