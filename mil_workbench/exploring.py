@@ -199,7 +199,7 @@ def probability_curve(model: nn.Module, bag: Bag) -> Callable[[str, str, int, np
 
     return curve
 
-
+# %% ../nbs/exploring.ipynb #0dcc5a4e
 def main_channel(channels: tuple[str, ...]) -> int:
     "The modality in which a tumour is seen best, FLAIR, where there is one."
     return next((i for i, name in enumerate(channels) if "flair" in name.lower()), 0)
@@ -214,7 +214,7 @@ def thumbnails_of(run: OpenRun, bag: Bag) -> Callable[[np.ndarray], np.ndarray] 
         return lambda rows: read_rows(images, rows).transpose(0, 2, 3, 1)
     return lambda rows: read_rows(images, rows)[:, main_channel(channels)]
 
-
+# %% ../nbs/exploring.ipynb #65e2d306
 def selector_case(run: OpenRun, case: str) -> SelectorCase:
     "What the selector viewer shows of `case`: all recorded epochs and the kept one; of a test case that one alone."
     if run.parameters.model != "dual_stream":
@@ -238,7 +238,7 @@ def selector_case(run: OpenRun, case: str) -> SelectorCase:
         k=run.parameters.top_k,
     )
 
-# %% ../nbs/exploring.ipynb #1034f03b
+# %% ../nbs/exploring.ipynb #089e4d6c
 def what_is_shown(run: OpenRun) -> str:
     "What the run's instances come from: features, volumes, phantom patches or slides."
     return kind_of(run.parameters.cohort)
@@ -296,7 +296,7 @@ def volume_scene(run: OpenRun, case: str) -> VolumeScene:
         title=f"{title_of(run, case)}; {channel}, {what}",
     )
 
-# %% ../nbs/exploring.ipynb #2db4fbf1
+# %% ../nbs/exploring.ipynb #206b2ad4
 def slide_case(run: OpenRun, case: str) -> SlideCase:
     "The patches of `case` with their weights."
     kind = what_is_shown(run)
@@ -307,7 +307,7 @@ def slide_case(run: OpenRun, case: str) -> SlideCase:
     bag = run.bag(case)
     return SlideCase(bag, weights_of(run, case)[1], title_of(run, case))
 
-# %% ../nbs/exploring.ipynb #206b2ad4
+# %% ../nbs/exploring.ipynb #bf9dddba
 EXAMPLES = {  # what is looked at: its run's name and parameters
     "volumes": ("brain", {"cohort": "mri-phantom-small", "slice_size": 64, "n_folds": 3, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
     "patches": ("moles", {"cohort": "stain-phantom-small", "model": "hierarchical_attention", "n_folds": 3, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
@@ -325,7 +325,7 @@ def make_example(kind: str) -> Path:
         raise InputError(f"the example could not be trained: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
     return resolve("papermill_runs") / "example" / name
 
-# %% ../nbs/exploring.ipynb #11161f80
+# %% ../nbs/exploring.ipynb #07bef0e4
 MOST_LISTED = 200  # runs, the newest
 
 
@@ -356,7 +356,7 @@ def newest_runs(kind: str) -> list[Path]:
             break
     return found
 
-
+# %% ../nbs/exploring.ipynb #1d7d41d6
 class RunPicker(widgets.HBox):
     "A list of the runs that show volumes, patches or a selector."
 
@@ -390,7 +390,7 @@ class RunPicker(widgets.HBox):
         show()
         return viewer
 
-
+# %% ../nbs/exploring.ipynb #a61e4960
 class BesidePicker(widgets.HBox):
     "What stands beside a run's weights: nothing, an epoch of the same run, or another run on the same cohort."
 
@@ -429,7 +429,7 @@ def is_on(folder: Path, cohort: str) -> bool:
     "Whether the finished run in `folder` is on `cohort`."
     return (folder / "metrics.json").exists() and parse_params((folder / "params.yaml").read_text(encoding="utf-8")).get("cohort") == cohort
 
-# %% ../nbs/exploring.ipynb #46cec866
+# %% ../nbs/exploring.ipynb #201a9429
 class OpenedRun(widgets.VBox):
     "The run that was opened in a table of runs, in the viewers that fit it."
 

@@ -140,7 +140,7 @@ def load_cohort(
         return cohort_from_slides(path, store_folder or stores / f"{own}-{patches.size}-{shown}", patches, pattern, positive_class, strict)
     return cohort_from_manifest(path, store_folder or stores / own, positive_class)
 
-
+# %% ../../nbs/data/named_cohorts.ipynb #6f8d43ab
 def scan_of(name: str, case: str) -> Volume:
     "The scan that the slices of `case` in the cohort of volumes `name` were cut from, read or drawn again."
     if name in PHANTOMS:
