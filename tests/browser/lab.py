@@ -86,6 +86,7 @@ class Lab:
         page.goto(f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={self.token}")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
+        page.wait_for_timeout(3000)  # what runs before JupyterLab knows of widgets is shown as text
 
     def show(self, page: Page, *cells: str) -> None:
         "Write the code `cells` into a notebook of their own, open it and run it."
@@ -96,7 +97,7 @@ class Lab:
 
     def run_all(self, page: Page, timeout: float = 120) -> None:
         "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."
-        prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()]
+        prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()]
         until = time.monotonic() + timeout
         while all(text == "[ ]:" for text in prompts()):  # a notebook that has just been opened may not listen yet
             page.get_by_role("menuitem", name="Run", exact=True).click()

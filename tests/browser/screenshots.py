@@ -1,5 +1,6 @@
 """Takes the README's pictures: each explore notebook on small runs, as a person meets it."""
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -19,7 +20,7 @@ SHOWN = {  # notebook: what is brought into view, by its class
 
 def take(lab: labs.Lab, page, notebook: str, selector: str) -> None:
     "Run `notebook` and keep a picture of its first viewer."
-    lab.open(page, f"nbs/explore/{notebook}.ipynb")
+    lab.open(page, f"explore/{notebook}.ipynb")
     lab.run_all(page, timeout=240)
     shown = page.locator(selector).first
     shown.scroll_into_view_if_needed()
@@ -33,8 +34,11 @@ def take(lab: labs.Lab, page, notebook: str, selector: str) -> None:
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory() as home, labs.browser() as browser:
-        lab = labs.Lab(ROOT, Path(home))
+    with tempfile.TemporaryDirectory() as folder, labs.browser() as browser:
+        project = Path(folder, "project")
+        shutil.copytree(ROOT / "nbs" / "explore", project / "explore")  # JupyterLab keeps what is run; the chapters stay clean
+        (project / "settings.ini").touch()
+        lab = labs.Lab(project, Path(folder, "home"))
         try:
             for notebook, selector in SHOWN.items():
                 take(lab, browser.new_page(), notebook, selector)
