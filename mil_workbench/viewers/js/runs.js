@@ -76,7 +76,7 @@ function widthOf(column, rows) {
   const texts = column.kind === "text" ? column.levels : rows.slice(0, MOST_ROWS).map((row) => textAt(column, row));
   const word = Math.max(...column.title.split(/[ _]/).map((part) => part.length)) + 2;
   const longest = texts.reduce((most, text) => Math.max(most, text.length), word);
-  return Math.min(longest, WIDEST[column.name] ?? 20) * 0.55 + 1.3;
+  return Math.min(longest, WIDEST[column.name] ?? 20) * 0.62 + 1.8;
 }
 
 function render({ model, el }) {
