@@ -204,6 +204,7 @@ def measure_runs(lab, page) -> dict[str, tuple[float, float]]:  # what: median a
     return {name: tuple(np.percentile(times, [50, 95]).round(2)) for name, times in page.evaluate(MEASURE).items()}
 
 
+@pytest.mark.slow  # a figure of our own, near its bound on a busy machine
 @pytest.mark.alone
 def test_five_thousand_runs_stay_fluid(lab, page, table):
     measured = measure_runs(lab, page)
