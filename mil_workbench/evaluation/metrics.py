@@ -92,7 +92,7 @@ class Metric:
             return "not defined"
         return f"{self.value:.3f}" + ("" if self.low is None else f" ({self.low:.3f} to {self.high:.3f})")
 
-
+# %% ../../nbs/evaluation/metrics.ipynb #737a4970
 def patient_weights(labels: np.ndarray, patients: np.ndarray, n_draws: int, seed: int) -> np.ndarray:  # (draws, n)
     "How often each case is drawn: whole patients, with replacement, within each label of patients (their highest)."
     names, patient_of = np.unique(patients, return_inverse=True)

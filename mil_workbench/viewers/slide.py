@@ -188,7 +188,7 @@ def shrink(images: np.ndarray, side: int) -> np.ndarray:  # (M, 3, S, S) -> (M, 
         images = interpolate(torch.from_numpy(images), size=(side, side), mode="bilinear", antialias=True).numpy()
     return images.transpose(0, 2, 3, 1)
 
-
+# %% ../../nbs/viewers/slide.ipynb #ff0ed780
 class Mosaic:
     "The picture of patches laid side by side."
 
@@ -227,7 +227,7 @@ class Mosaic:
     def close(self) -> None:
         self._stop.set()
 
-# %% ../../nbs/viewers/slide.ipynb #ff0ed780
+# %% ../../nbs/viewers/slide.ipynb #ad5efced
 def cut(source: np.ndarray, box: Sequence[float], size: tuple[int, int]) -> Image.Image:  # (H, W, 3)
     "The rectangle `box` (left, upper, right, lower) of `source`, averaged down to `size`."
     step = max(1, int((box[2] - box[0]) / size[0]) // 2)
@@ -280,7 +280,7 @@ def small(self: Mosaic, longest: int) -> Image.Image:
     size = np.array(self.overview.shape[1::-1])
     return cut(self.overview, (0, 0, *size), tuple(np.ceil(size * min(1.0, longest / size.max())).astype(int).tolist()))
 
-# %% ../../nbs/viewers/slide.ipynb #f5499365
+# %% ../../nbs/viewers/slide.ipynb #7f138a88
 def patches_of(bag: Bag) -> Tensor | Rows:  # (N, 3, side, side)
     "The patches of a bag."
     images = bag.instances if bag.images is None else bag.images
@@ -331,7 +331,7 @@ def picture_of(bag: Bag, start: int, stop: int) -> Picture:
     coords = None if bag.coords is None else bag.coords[start:stop].numpy()
     return Mosaic(grid_of_patches(coords, stop - start, images.shape[-1]), reader_of(bag, start))
 
-# %% ../../nbs/viewers/slide.ipynb #1bcddd6c
+# %% ../../nbs/viewers/slide.ipynb #7a5d403a
 def outline(is_inside: np.ndarray) -> np.ndarray:  # (down, across) bool -> (M, 4) int32: x and y of both ends, cells
     "The edges between cells inside and outside."
     padded = np.pad(is_inside, 1)
@@ -339,7 +339,7 @@ def outline(is_inside: np.ndarray) -> np.ndarray:  # (down, across) bool -> (M, 
     y, column = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
     return np.concatenate([np.column_stack([x, row, x, row + 1]), np.column_stack([column, y, column + 1, y])]).astype(np.int32)
 
-# %% ../../nbs/viewers/slide.ipynb #d6462db1
+# %% ../../nbs/viewers/slide.ipynb #3989edef
 BESIDE = 8  # patches with the highest weights, and with the lowest
 
 
@@ -387,7 +387,7 @@ class SlideViewer(CaseViewer):
         self.leave_section()
         super().close()
 
-# %% ../../nbs/viewers/slide.ipynb #ff548f20
+# %% ../../nbs/viewers/slide.ipynb #2cfefb4c
 @patch
 def leave_section(self: SlideViewer) -> None:
     "Drop all that belongs to the open section."
@@ -410,7 +410,7 @@ def findings(self: SlideViewer) -> np.ndarray | None:  # (n,)
     labels = self.content.bag.instance_labels
     return None if labels is None else labels[self.bounds()].numpy()
 
-# %% ../../nbs/viewers/slide.ipynb #3989edef
+# %% ../../nbs/viewers/slide.ipynb #098dc634
 @patch
 def show_section(self: SlideViewer, stain: int, section: int) -> None:
     "Open a section of a stain; -1 for none. What cannot be shown is an `InputError`."
@@ -442,7 +442,7 @@ def go(self: SlideViewer, stain: int, section: int) -> None:
     except InputError as error:
         self.message = str(error)
 
-# %% ../../nbs/viewers/slide.ipynb #098dc634
+# %% ../../nbs/viewers/slide.ipynb #a63c9c5e
 def montage(read: Reader, weights: np.ndarray, known: np.ndarray | None, side: int) -> list[dict]:
     "The patches with the highest weights and, of the others, those with the lowest, each from the highest down."
     order = np.argsort(-weights, kind="stable")
@@ -461,7 +461,7 @@ def montage(read: Reader, weights: np.ndarray, known: np.ndarray | None, side: i
         for i, (number, image) in enumerate(zip(numbers, images))
     ]
 
-# %% ../../nbs/viewers/slide.ipynb #a63c9c5e
+# %% ../../nbs/viewers/slide.ipynb #80ea289f
 @patch
 def answer(self: SlideViewer, _, question: dict, buffers: list) -> None:
     "Answer a message of the page; one about a picture that is no longer shown is let go."
@@ -495,7 +495,7 @@ def patch_for(self: SlideViewer, number: int) -> tuple[dict, bytes]:
     label = None if known is None or np.isnan(known[number]) else float(known[number])
     return {"place": place if np.isfinite(place).all() else [], "label": label, "problem": " ".join(problems)}, file.getvalue()
 
-# %% ../../nbs/viewers/slide.ipynb #80ea289f
+# %% ../../nbs/viewers/slide.ipynb #d2505e1c
 def draw_bars(axis: plt.Axes, groups: list[dict], chosen: int, label: str) -> None:
     "The weights of stains or sections; the chosen one in full colour."
     axis.barh([group["name"] for group in groups], [group["weight"] for group in groups], color=["tab:blue" if i == chosen else "lightsteelblue" for i in range(len(groups))])

@@ -32,15 +32,11 @@ STATIC = checkout() / "mil_workbench" / "viewers" / "static"
 
 
 class Viewer(anywidget.AnyWidget):
-    "A widget drawn in the page, with a figure that shows the same."
+    "A widget drawn in the page, with a figure that shows the same: each viewer's own `draw() -> Figure`, by matplotlib."
 
     _css = STATIC / "viewer.css"
     message = traitlets.Unicode("").tag(sync=True)  # what to say where there is nothing to show
     palettes = traitlets.Dict(palettes()).tag(sync=True)
-
-    def draw(self) -> Figure:
-        "What the page shows, by matplotlib; each viewer has its own."
-        raise NotImplementedError
 
     def figure(self) -> Figure:
         "What the page shows as a figure for papers; a sentence, where there is nothing to show."
@@ -67,7 +63,7 @@ class Viewer(anywidget.AnyWidget):
 
 # %% ../../nbs/viewers/viewer.ipynb #1108da0f
 class CaseViewer(Viewer):
-    "A viewer of one case among several."
+    "A viewer of one case among several: its own `show_case(content)` takes over what `load` gave; what cannot be shown is an `InputError`."
 
     cases = traitlets.List(traitlets.Unicode()).tag(sync=True)
     case = traitlets.Unicode("").tag(sync=True)
@@ -84,10 +80,6 @@ class CaseViewer(Viewer):
             self.case = self.cases[0]
         else:
             self.message = reason
-
-    def show_case(self, content: Any) -> None:
-        "Take over what `load` gave for the case; what cannot be shown is an `InputError`."
-        raise NotImplementedError
 
     def open_case(self, case: str) -> None:
         "Show `case`, or say why that cannot be."

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
+import psutil
 from playwright.sync_api import Browser, Page, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
@@ -69,6 +70,11 @@ class Lab:
         "End the kernels of the notebooks that were opened."
         for kernel in json.load(urllib.request.urlopen(f"{self.url}api/kernels?token={self.token}")):
             urllib.request.urlopen(urllib.request.Request(f"{self.url}api/kernels/{kernel['id']}?token={self.token}", method="DELETE"))
+
+    def kernel(self) -> psutil.Process:
+        "The process of the kernel that was started last."
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return max((child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())), key=lambda child: child.create_time())
 
     @property
     def url(self) -> str:

@@ -3,7 +3,6 @@ import re
 
 import matplotlib
 import numpy as np
-import psutil
 import pytest
 from matplotlib.colors import Normalize
 from playwright.sync_api import Page, expect
@@ -259,8 +258,7 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     lab.open(page, "large.ipynb")
     lab.run_all(page)
     expect(page.locator(".mil-heading")).to_have_text("0")
-    kernels = [process for process in psutil.Process(lab.process.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(process.cmdline())]
-    kernel = max(kernels, key=lambda process: process.create_time())
+    kernel = lab.kernel()
     before = kernel.memory_info().rss
     opening = page.evaluate(NEXT, 100)
     grown = (kernel.memory_info().rss - before) / 1e6

@@ -363,7 +363,7 @@ def measure(lab, page) -> dict:
       return performance.now() - start;
     }""" % WAIT_IDLE
     turn = lambda: (page.evaluate(next_case), page.get_by_label("case", exact=True).input_value())
-    times, kernel = [], kernel_of(lab)
+    times, kernel = [], lab.kernel()
     for i in range(8):
         turn()
     before = kernel.memory_info().rss
@@ -372,14 +372,6 @@ def measure(lab, page) -> dict:
         times += [time] if name != "many" else []
     result["next case"], result["memory, MB"] = percentiles(times), round((kernel.memory_info().rss - before) / 1e6)
     return result
-
-
-def kernel_of(lab):
-    "The process of the notebook that was opened last."
-    import psutil
-
-    kernels = [child for child in psutil.Process(lab.process.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(child.cmdline())]
-    return max(kernels, key=lambda child: child.create_time())
 
 
 @pytest.mark.slow  # close to its bounds on two cores without a graphics card

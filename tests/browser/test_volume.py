@@ -4,7 +4,6 @@ import re
 
 import matplotlib
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
@@ -224,8 +223,7 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     lab.run_all(page)
     canvas(page).scroll_into_view_if_needed()
     settle(page)
-    kernels = [process for process in psutil.Process(lab.process.pid).children(recursive=True) if "ipykernel_launcher" in " ".join(process.cmdline())]
-    kernel = max(kernels, key=lambda process: process.create_time())
+    kernel = lab.kernel()
     before = kernel.memory_info().rss
     page.evaluate(NEXT, 100)
     expect(page.locator(".mil-heading")).to_have_text("100")

@@ -80,6 +80,36 @@ export function choice(label, options, value, onChange) {
   return { root: element("label", { class: "mil-control" }, `${label} `, select), select, offer };
 }
 
+export const percent = (share) => `${Math.round(100 * share)} %`;
+
+// A slider from 0 to 1 that is a trait of the model, so that the figure for papers looks like the page.
+export function traitSlider(model, el, label, name, step, show) {
+  const made = slider(label, { min: 0, max: 1, step, value: model.get(name), show }, (value) => model.set(name, value));
+  made.input.addEventListener("change", () => model.save_changes()); // Python hears of it when the hand rests
+  listen(model, `change:${name}`, () => made.set(model.get(name)), el);
+  return made.root;
+}
+
+// A list to choose from that is a trait of the model.
+export function traitChoice(model, el, label, name, options) {
+  const made = choice(label, options, model.get(name), (value) => {
+    model.set(name, value);
+    model.save_changes();
+  });
+  listen(model, `change:${name}`, () => (made.select.value = model.get(name)), el);
+  return made;
+}
+
+// How attention is painted: opacity, threshold and colours.
+export function paintControls(model, el) {
+  const maps = Object.keys(model.get("palettes")).map((name) => [name, name]);
+  return [
+    traitSlider(model, el, "opacity", "opacity", 0.05, percent),
+    traitSlider(model, el, "threshold", "threshold", 0.01, (value) => `${percent(value)} of full colour`),
+    traitChoice(model, el, "colours", "colour_map", maps).root,
+  ];
+}
+
 export function button(text, label, onClick) {
   return element("button", { type: "button", "aria-label": label, title: label, onclick: onClick }, text);
 }

@@ -1,5 +1,5 @@
 // A stack of images with its attention painted over; one pane per attention, all at the same image.
-import { button, caseControls, choice, element, ends, frame, listen, onThemeChange, palette, slider, surface, theme, written } from "./common.js";
+import { button, caseControls, element, ends, frame, listen, onThemeChange, paintControls, palette, slider, surface, theme, traitChoice, written } from "./common.js";
 import { greyAt, inLesion, outline, readStack, weightAt } from "./stack.js";
 import { BAR, drawBar, drawPicture, drawStrip, STRIP } from "./stack_drawing.js";
 
@@ -10,37 +10,7 @@ const GAP = 12;
 const LOOK = ["scaling", "opacity", "threshold", "colour_map"];
 const SCALINGS = [["case", "whole case by its largest weight"], ["image", "each image by its own largest"]];
 
-
-const percent = (share) => `${Math.round(100 * share)} %`;
 const within = (value, end) => Math.max(0, Math.min(end - 1, value));
-
-// Colours, opacity, threshold, scaling, channel: traits of the model, so that the figure for papers looks like the page.
-function lookControls(model, el) {
-  const share = (label, name, step, show) => {
-    const made = slider(label, { min: 0, max: 1, step, value: model.get(name), show }, (value) => model.set(name, value));
-    made.input.addEventListener("change", () => model.save_changes()); // Python hears of it when the hand rests
-    listen(model, `change:${name}`, () => made.set(model.get(name)), el);
-    return made.root;
-  };
-  const one = (label, name, options) => {
-    const made = choice(label, options, model.get(name), (value) => {
-      model.set(name, value);
-      model.save_changes();
-    });
-    listen(model, `change:${name}`, () => (made.select.value = model.get(name)), el);
-    return made;
-  };
-  const maps = Object.keys(model.get("palettes")).map((name) => [name, name]);
-  return {
-    channel: one("channel", "channel", []),
-    roots: [
-      share("opacity", "opacity", 0.05, percent),
-      share("threshold", "threshold", 0.01, (value) => `${percent(value)} of full colour`),
-      one("colours", "colour_map", maps).root,
-      one("scaling", "scaling", SCALINGS).root,
-    ],
-  };
-}
 
 // What is drawn of one attention: the picture, the strip of weights and the colour bar.
 function makePane(stack, { title, critical }, zoom, go) {
@@ -67,11 +37,11 @@ export default {
     let panes = [];
     let colours = {};
 
-    const { channel, roots } = lookControls(model, el);
+    const channel = traitChoice(model, el, "channel", "channel", []);
     const images = slider("image", { min: 0, max: 0, step: 1, value: 0, show: (i) => (stack ? `${i + 1} of ${stack.count}` : "") }, (i) => go(i));
     const outlined = element("input", { type: "checkbox", checked: true, onchange: () => draw() });
     const outlineControl = element("label", { class: "mil-control" }, outlined, "lesion outline");
-    controls.append(caseControls(model, el), channel.root, images.root, ...roots, outlineControl);
+    controls.append(caseControls(model, el), channel.root, images.root, ...paintControls(model, el), traitChoice(model, el, "scaling", "scaling", SCALINGS).root, outlineControl);
 
     const heading = element("div", { class: "mil-heading" });
     const line = element("div", { class: "mil-panes" });

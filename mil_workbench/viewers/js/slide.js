@@ -1,10 +1,9 @@
 // A section with its attention over it, and the way down to it: stains, sections, patches.
-import { button, caseControls, choice, element, ends, frame, listen, numbers, slider, written } from "./common.js";
+import { button, caseControls, choice, element, ends, frame, listen, numbers, percent, slider, written } from "./common.js";
 import { heatLayer, OpenSeadragon, tileExchange } from "./slide_layers.js";
 
 const KEYS = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "+", "-", "=", "_", "0"];
 const short = (weight) => String(Number(weight.toPrecision(2)));
-const percent = (part) => `${Math.round(100 * part)} %`;
 
 // Where one is, and the bars that lead down.
 function levels(model, el, { go, whole }) {

@@ -1,5 +1,5 @@
 // A scan with its attention and lesion, drawn by NiiVue; its layers are widgets of their own, which the sliders here act on.
-import { button, caseControls, choice, element, ends, frame, listen, onThemeChange, palette, slider, surface, theme } from "./common.js";
+import { button, caseControls, element, ends, frame, listen, onThemeChange, paintControls, palette, surface, theme } from "./common.js";
 import { BAR, drawBar } from "./stack_drawing.js";
 
 const LEVELS = 255; // the largest weight in the layer of attention
@@ -7,7 +7,6 @@ const UNUSED = [0, 0, 0, 0, 0, 0, 0, 0]; // two entries before level 0, since Ni
 const WIDE = 384; // page pixels of the colour bar
 const LOOK = ["opacity", "threshold", "colour_map", "with_attention", "with_lesion", "largest"];
 
-const percent = (share) => `${Math.round(100 * share)} %`;
 const modelOf = (model, reference) => model.widget_manager.get_model(reference.slice("IPY_MODEL_".length));
 
 // Red, green, blue and opacity of each level: none below the threshold, and never of level 0.
@@ -16,39 +15,22 @@ function coloursOf(colours, threshold) {
   return { lut: [...UNUSED, ...levels.flat()], min: -UNUSED.length / 4, max: LEVELS };
 }
 
-// What a person sets of the layers: traits of the model, so that the figure for papers looks like the page.
-function lookControls(model, el) {
-  const share = (label, name, step, show) => {
-    const made = slider(label, { min: 0, max: 1, step, value: model.get(name), show }, (value) => model.set(name, value));
-    made.input.addEventListener("change", () => model.save_changes()); // Python hears of it when the hand rests
-    listen(model, `change:${name}`, () => made.set(model.get(name)), el);
-    return made.root;
-  };
-  const decide = (name, value) => {
-    model.set(name, value);
+// Whether a layer is shown, a trait of the model.
+function layerControl(model, el, label, name) {
+  const decide = () => {
+    model.set(name, box.checked);
     model.save_changes();
   };
-  const layer = (label, name) => {
-    const box = element("input", { type: "checkbox", checked: model.get(name), onchange: () => decide(name, box.checked) });
-    listen(model, `change:${name}`, () => (box.checked = model.get(name)), el);
-    return element("label", { class: "mil-control" }, box, label);
-  };
-  const maps = Object.keys(model.get("palettes")).map((name) => [name, name]);
-  const colours = choice("colours", maps, model.get("colour_map"), (name) => decide("colour_map", name));
-  listen(model, "change:colour_map", () => (colours.select.value = model.get("colour_map")), el);
-  return [
-    layer("attention", "with_attention"),
-    share("opacity", "opacity", 0.05, percent),
-    share("threshold", "threshold", 0.01, (value) => `${percent(value)} of full colour`),
-    colours.root,
-    layer("lesion", "with_lesion"),
-  ];
+  const box = element("input", { type: "checkbox", checked: model.get(name), onchange: decide });
+  listen(model, `change:${name}`, () => (box.checked = model.get(name)), el);
+  return element("label", { class: "mil-control" }, box, label);
 }
 
 export default {
   async render({ model, el }) {
     const { controls, body } = frame(model, el, "scan, attention and lesion");
-    const looks = lookControls(model, el);
+    const [opacity, threshold, colours] = paintControls(model, el);
+    const looks = [layerControl(model, el, "attention", "with_attention"), opacity, threshold, colours, layerControl(model, el, "lesion", "with_lesion")];
     const largest = button("largest weight", "set the crosshair to the voxel with the largest weight", () => model.send({}));
     controls.append(caseControls(model, el), ...looks, largest);
     const heading = element("div", { class: "mil-heading" });
