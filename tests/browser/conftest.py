@@ -1,6 +1,7 @@
 """A project folder with a JupyterLab of its own, a page to meet it on, and a table of what was measured there."""
 import csv
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,12 @@ from . import lab as labs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 TABLE = ROOT / "build" / "viewers.csv"
+BEGUN = time.time()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items):
+    "One process has the browser, the server and the small runs, which are made once."
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.xdist_group("browser"))
@@ -20,7 +24,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    if TABLE.exists() and not hasattr(terminalreporter.config, "workerinput"):
+    if TABLE.exists() and TABLE.stat().st_mtime >= BEGUN and not hasattr(terminalreporter.config, "workerinput"):
         terminalreporter.section(f"measured in the page, {TABLE.relative_to(ROOT)}")
         terminalreporter.write(TABLE.read_text())
 

@@ -118,6 +118,32 @@ class Lab:
         assert failed.count() == 0, failed.first.inner_text()
 
 
+NEXT_CASE = """async ([n, rest]) => {
+    const heading = document.querySelector(".mil-heading");
+    const took = [];
+    for (let i = 0; i < n; i++) {
+        const start = performance.now();
+        await new Promise((go) => {
+            const watch = new MutationObserver(() => (watch.disconnect(), go()));
+            watch.observe(heading, { childList: true });
+            document.querySelector("[aria-label='next case']").click();
+        });
+        for (const canvas of document.querySelectorAll(".mil-pane canvas")) canvas.getContext("2d").getImageData(0, 0, 1, 1); // waits for what was drawn
+        took.push(performance.now() - start);
+        await new Promise((go) => setTimeout(go, rest));
+    }
+    return took;
+}"""
+
+
+def go_through_cases(lab: Lab, page: Page, n: int, rest: int) -> tuple[list[float], float]:
+    "Press the button for the next case `n` times, `rest` milliseconds apart: how long each took, in milliseconds, and what the kernel grew by, in MB."
+    kernel = lab.kernel()
+    before = kernel.memory_info().rss
+    took = page.evaluate(NEXT_CASE, [n, rest])
+    return took, (kernel.memory_info().rss - before) / 1e6
+
+
 def write_notebook(path: Path, *cells: str) -> None:
     "Write a notebook of the code `cells`."
     made = [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "source": textwrap.dedent(cell).strip(), "outputs": [], "execution_count": None} for i, cell in enumerate(cells)]

@@ -9,7 +9,6 @@ from PIL import Image
 from . import lab as labs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-COLOURS = 128  # of the picture; few enough for a repository
 SHOWN = {  # notebook: what is brought into view, by its class
     "attention_overlays": ".mil-viewer",
     "selector_temperature": ".mil-viewer",
@@ -29,7 +28,7 @@ def take(lab: labs.Lab, page, notebook: str, selector: str) -> None:
     path.parent.mkdir(exist_ok=True)
     shown.screenshot(path=path)
     with Image.open(path) as picture:
-        picture.convert("RGB").quantize(COLOURS).save(path, optimize=True)
+        picture.convert("RGB").save(path, optimize=True)  # all its colours: fewer would make steps of a colour bar
     print(f"{path}: {path.stat().st_size / 1024:.0f} KB")
 
 

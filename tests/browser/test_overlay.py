@@ -7,7 +7,7 @@ import pytest
 from matplotlib.colors import Normalize
 from playwright.sync_api import Page, expect
 
-from .lab import Lab, write_notebook
+from .lab import Lab, go_through_cases, write_notebook
 
 N, SIDE, ZOOM = 20, 48, 8  # images, pixels, page pixels per pixel
 
@@ -234,34 +234,13 @@ SCROLL = """async () => {
     return took;
 }"""
 
-NEXT = """async (n) => {
-    const heading = document.querySelector(".mil-heading");
-    const took = [];
-    for (let i = 0; i < n; i++) {
-        const start = performance.now();
-        await new Promise((go) => {
-            const watch = new MutationObserver(() => (watch.disconnect(), go()));
-            watch.observe(heading, { childList: true });
-            document.querySelector("[aria-label='next case']").click();
-        });
-        for (const canvas of document.querySelectorAll(".mil-pane canvas")) canvas.getContext("2d").getImageData(0, 0, 1, 1);
-        took.push(performance.now() - start);
-        await new Promise((go) => setTimeout(go, 20));
-    }
-    return took;
-}"""
-
-
 def measure(lab: Lab, page: Page) -> dict[str, float]:
     "Scrolling and opening cases of 155 slices of 240 × 240, in milliseconds, and what the kernel grows by in 100 cases, in MB."
     write_notebook(lab.root / "large.ipynb", LARGE, "viewer")
     lab.open(page, "large.ipynb")
     lab.run_all(page)
     expect(page.locator(".mil-heading")).to_have_text("0")
-    kernel = lab.kernel()
-    before = kernel.memory_info().rss
-    opening = page.evaluate(NEXT, 100)
-    grown = (kernel.memory_info().rss - before) / 1e6
+    opening, grown = go_through_cases(lab, page, 100, rest=20)
     took = page.evaluate(SCROLL)
     kinds = {"scroll": took["scroll"][10:], "empty canvas": took["empty"][10:], "next case": opening}
     return {f"{kind}, {name}": round(float(np.percentile(times, q)), 2) for kind, times in kinds.items() for name, q in (("median", 50), ("p95", 95))} | {"grown by": round(grown, 1)}

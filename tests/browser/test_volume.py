@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from .lab import Lab, write_notebook
+from .lab import Lab, go_through_cases, write_notebook
 
 SHAPE = (40, 56, 32)
 ORANGE = (230, 134, 42)
@@ -203,19 +203,6 @@ def test_what_cannot_be_shown_is_a_sentence(lab: Lab, page: Page, given: dict) -
     settle(page)
 
 
-NEXT = """async (n) => {
-    const heading = document.querySelector(".mil-heading");
-    for (let i = 0; i < n; i++) {
-        await new Promise((go) => {
-            const watch = new MutationObserver(() => (watch.disconnect(), go()));
-            watch.observe(heading, { childList: true });
-            document.querySelector("[aria-label='next case']").click();
-        });
-        await new Promise((go) => setTimeout(go, 200));
-    }
-}"""
-
-
 def measure(lab: Lab, page: Page) -> dict[str, float]:
     "What the kernel grows by in 100 cases, each of more than a MB, and how long a step of the threshold takes in the page, in milliseconds."
     write_notebook(lab.root / "volumes.ipynb", MANY, "viewer")
@@ -223,12 +210,9 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     lab.run_all(page)
     canvas(page).scroll_into_view_if_needed()
     settle(page)
-    kernel = lab.kernel()
-    before = kernel.memory_info().rss
-    page.evaluate(NEXT, 100)
+    _, grown = go_through_cases(lab, page, 100, rest=200)
     expect(page.locator(".mil-heading")).to_have_text("100")
     settle(page)
-    grown = (kernel.memory_info().rss - before) / 1e6
     assert voxel_of(reading(page))[2] == 10 and f"scan {200}," in reading(page)  # of the last case
     steps = """() => {
         const input = document.querySelector("input[aria-label=threshold]");
