@@ -73,6 +73,12 @@ def open_viewer(lab: Lab, page: Page, given: dict, case: str) -> None:
     lab.run_all(page)
     page.locator(".mil-viewer").scroll_into_view_if_needed()
     choose(page, "case", case)
+    whole(page)
+
+
+def whole(page: Page) -> None:
+    "Wait until the case has come with all its images."
+    expect(page.locator(".mil-body")).to_have_attribute("aria-busy", "false")
 
 
 def choose(page: Page, label: str, value: str) -> None:
@@ -114,6 +120,7 @@ def shown_image(page: Page) -> int:
 def test_colours_and_words_are_those_of_numpy_and_matplotlib(lab: Lab, page: Page, given: dict) -> None:
     open_viewer(lab, page, given, "one")
     choose(page, "channel", "flair")
+    whole(page)
     expect(page.locator(".mil-readout")).to_contain_text("image")
     weights, grey = given["by_pixel"], given["images"][:, 1]
     slide(page, "image", 4)

@@ -1,12 +1,13 @@
 // A stack of images with its attention painted over; one pane per attention, all at the same image.
 import { button, caseControls, element, ends, frame, listen, onThemeChange, paintControls, palette, slider, surface, theme, traitChoice, written } from "./common.js";
-import { greyAt, inLesion, outline, readStack, weightAt } from "./stack.js";
+import { greyAt, inLesion, isThere, outline, readStack, takeImages, weightAt } from "./stack.js";
 import { BAR, drawBar, drawPicture, drawStrip, STRIP } from "./stack_drawing.js";
 
 const WANTED = 384; // page pixels of a picture's longer side, as near as whole pixels come
 const LONGEST = 640;
 const NARROWEST = 280; // of what is drawn below a picture
 const GAP = 12;
+const REST = 60; // milliseconds for which one stays with a case before all its images are sent
 const LOOK = ["scaling", "opacity", "threshold", "colour_map"];
 const SCALINGS = [["case", "whole case by its largest weight"], ["image", "each image by its own largest"]];
 
@@ -36,6 +37,7 @@ export default {
     let point = null; // the pixel that is read out
     let panes = [];
     let colours = {};
+    let asking; // for the images that have not come with the case
 
     const channel = traitChoice(model, el, "channel", "channel", []);
     const images = slider("image", { min: 0, max: 0, step: 1, value: 0, show: (i) => (stack ? `${i + 1} of ${stack.count}` : "") }, (i) => go(i));
@@ -51,6 +53,7 @@ export default {
     function open() {
       if (!model.get("opened")) return;
       const before = stack?.case;
+      clearTimeout(asking);
       stack = readStack(model);
       if (stack.case !== before) [image, point] = [stack.attention[0].critical, null];
       images.input.max = stack.count - 1;
@@ -61,6 +64,22 @@ export default {
       heading.textContent = stack.title || stack.case;
       line.dataset.made = "";
       layOut();
+      asking = stack.isWhole ? null : setTimeout(ask, REST);
+      body.ariaBusy = !stack.isWhole;
+    }
+
+    function ask() {
+      if (!asking) return;
+      clearTimeout(asking);
+      asking = null;
+      model.send({ images: stack.case });
+    }
+
+    function takeRest() {
+      if (!stack || !model.get("images").byteLength) return;
+      takeImages(stack, model);
+      body.ariaBusy = false;
+      draw();
     }
 
     function layOut() {
@@ -105,7 +124,8 @@ export default {
       const shows = stack.has_lesion ? (stack.has_lesion[image] ? ", shows the lesion" : ", no lesion") : "";
       ofImage.textContent = `${nameOf(image)}: ${weight} ${ofEach((attention) => attention.largest[image])}${shows}`;
       ofPixel.textContent = "Point at the picture, or press shift and arrow keys, to read a pixel.";
-      if (!point) return;
+      if (!isThere(stack, image)) ofPixel.textContent = "The image is on its way.";
+      if (!point || !isThere(stack, image)) return;
       const pixel = point.row * stack.width + point.column;
       const grey = `${stack.samples === 3 ? "red, green, blue" : `${stack.channel} grey value`} ${greyAt(stack, image, pixel).join(", ")}`;
       const where = stack.lesion ? (inLesion(stack, image, pixel) ? ", in the lesion" : ", not in the lesion") : "";
@@ -115,6 +135,7 @@ export default {
     function go(to) {
       image = within(to, stack.count);
       images.set(image);
+      if (!isThere(stack, image)) ask();
       draw();
     }
 
@@ -168,9 +189,12 @@ export default {
     body.addEventListener("keydown", press);
     for (const name of LOOK) listen(model, `change:${name}`, draw, el);
     listen(model, "change:opened", open, el);
+    listen(model, "change:images", takeRest, el);
+    for (const name of ["case", "channel"]) listen(model, `change:${name}`, () => (body.ariaBusy = true), el);
+    listen(model, "change:message", () => (body.ariaBusy = false), el);
     const sized = new ResizeObserver(layOut);
     sized.observe(body);
-    el.milEnds.push(() => sized.disconnect());
+    el.milEnds.push(() => (sized.disconnect(), clearTimeout(asking)));
     onThemeChange(el, layOut);
     open();
     return ends(el);

@@ -6,8 +6,21 @@ export function readStack(model) {
   const [count, height, width] = shown.shape;
   const attention = shown.attention.map((about, i) => readAttention(about, numbers(model.get("weights")[i], Float32Array), height, width));
   const lesion = shown.has_lesion && numbers(model.get("lesion"), Uint8Array);
-  return { ...shown, count, height, width, size: height * width, samples: shown.shape[3] ?? 1, images: numbers(model.get("images"), Uint8Array), lesion, attention };
+  const stack = { ...shown, count, height, width, size: height * width, samples: shown.shape[3] ?? 1, lesion, attention };
+  stack.images = new Uint8Array(count * stack.size * stack.samples);
+  stack.images.set(numbers(model.get("first"), Uint8Array), attention[0].critical * stack.size * stack.samples);
+  takeImages(stack, model);
+  return stack;
 }
+
+// The critical image comes with the case, the others after it, in one piece.
+export function takeImages(stack, model) {
+  const sent = numbers(model.get("images"), Uint8Array);
+  stack.isWhole = sent.length > 0;
+  if (stack.isWhole) stack.images = sent;
+}
+
+export const isThere = (stack, image) => stack.isWhole || image === stack.attention[0].critical;
 
 function readAttention({ title, shape: [count, rows, columns] }, weights, height, width) {
   const place = new Int32Array(height * width); // which place of the map lies over each pixel
