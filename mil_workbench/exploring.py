@@ -27,6 +27,7 @@ from torch import nn
 from .batch.collect import parse_params
 from .batch.launch import find_notebook
 from .batch.parameters import read_parameters
+from .batch.rules import WITH_ATTENTION
 from .batch.run_folder import RunFolder
 from .batch.status import run_state
 from .data.bags import Bag, pack
@@ -333,7 +334,7 @@ def fits(kind: str, values: Mapping[str, Any]) -> bool:
     "Whether a training run with these parameters shows volumes, patches, or (selector) a selector at work."
     if kind == "selector":
         return values.get("model") == "dual_stream"
-    has_weights = values.get("model") not in ("mean", "max", "volume3d")
+    has_weights = values.get("model") in WITH_ATTENTION
     try:
         shows = kind_of(str(values.get("cohort")))
     except InputError:  # its files are gone

@@ -18,11 +18,14 @@ from .dual_stream import DualStreamMIL
 from .encoders import Encoder
 from .hierarchical import HierarchicalAttentionMIL
 from .pooling import AttentionMIL, PoolingMIL
+from .presence import ConceptPresenceMIL, MaxInstanceMIL
 
 # %% ../../nbs/models/build.ipynb #86ae0f5c
 MODELS = {
     "mean": partial(PoolingMIL, pooling="mean"),
     "max": partial(PoolingMIL, pooling="max"),
+    "max_instance": MaxInstanceMIL,
+    "concept_presence": ConceptPresenceMIL,
     "abmil": partial(AttentionMIL, gated=False),
     "gated_abmil": partial(AttentionMIL, gated=True),
     "dual_stream": DualStreamMIL,
