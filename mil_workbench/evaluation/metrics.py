@@ -28,17 +28,15 @@ def weights_by_score(is_positive: np.ndarray, scores: np.ndarray, weights: np.nd
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:  # (draws, distinct scores) each -> (draws,)
     "Area under the ROC curve of each draw; NaN where a class is missing."
-    below = np.cumsum(negative, axis=1)
-    total = below[:, -1] * positive.sum(1)
-    below -= negative / 2
-    return np.einsum("ds,ds->d", positive, below) / total
+    below = np.cumsum(negative, axis=1) - negative / 2
+    return np.einsum("ds,ds->d", positive, below) / (positive.sum(1) * negative.sum(1))
 
 
 def average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:  # (draws, distinct scores) each -> (draws,)
     "Average precision of each draw; NaN where there is no positive."
     found, called = np.cumsum(positive[:, ::-1], axis=1), np.cumsum((positive + negative)[:, ::-1], axis=1)
     precision = found / np.maximum(called, 1e-300)  # nobody called: none found either
-    return np.einsum("ds,ds->d", positive[:, ::-1], precision) / found[:, -1]
+    return np.einsum("ds,ds->d", positive[:, ::-1], precision) / positive.sum(1)
 
 # %% ../../nbs/evaluation/metrics.ipynb #b81186b9
 METRICS = ("auroc", "average_precision", "f1", "accuracy", "balanced_accuracy", "brier")
