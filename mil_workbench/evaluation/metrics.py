@@ -129,7 +129,7 @@ def bootstrap(
         low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
         if np.isnan(value):
             metrics.append(Metric(None, None, None))
-        elif len(np.unique(patients)) < FEWEST_PATIENTS or not low < high:
+        elif len(np.unique(patients)) < FEWEST_PATIENTS or not high - low > 1e-12:  # they agree but for rounding
             metrics.append(Metric(float(value), None, None))
         else:
             metrics.append(Metric(float(value), float(low), float(high)))
