@@ -105,7 +105,7 @@ def patient_weights(labels: np.ndarray, patients: np.ndarray, n_draws: int, seed
             draw[same] = np.bincount(rng.integers(len(same), size=len(same)), minlength=len(same))
     return counts[:, patient_of]
 
-
+# %% ../../nbs/evaluation/metrics.ipynb #93ef6cc5
 FEWEST_PATIENTS = 10  # below that an interval over patients says nothing, and none is given
 BLOCK = 200_000  # weights at a time: what the processor's cache holds
 
@@ -135,7 +135,7 @@ def bootstrap(
             metrics.append(Metric(float(value), float(low), float(high)))
     return metrics
 
-
+# %% ../../nbs/evaluation/metrics.ipynb #9d75a1a9
 def classification_metrics(
     labels: np.ndarray,  # (n,) int
     probabilities: np.ndarray,  # (n, C), rows sum to 1
