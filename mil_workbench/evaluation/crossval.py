@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
-from .metrics import FEWEST_PATIENTS, METRICS, Metric, auroc, classification_metrics, patient_weights, weighted_metrics
+from .metrics import FEWEST_PATIENTS, METRICS, Metric, auroc, classification_metrics, patient_weights, weighted_metrics, weights_by_score
 from ..files import InputError
 
 # %% ../../nbs/evaluation/crossval.ipynb #a4a28856
@@ -148,7 +148,7 @@ def _drawn_aurocs(group: Pooled, cases: pd.DataFrame, n_draws: int) -> np.ndarra
     step = max(1, 4_000_000 // len(place))  # draws at a time: a few tens of megabytes
     with np.errstate(invalid="ignore"):  # cases of one class have no ranking: NaN
         return np.concatenate([
-            np.mean([auroc(labels == c, probabilities[:, c], weights[i : i + step, place]) for c in scored], axis=0) for i in range(0, len(weights), step)
+            np.mean([auroc(*weights_by_score(labels == c, probabilities[:, c], weights[i : i + step, place])) for c in scored], axis=0) for i in range(0, len(weights), step)
         ])
 
 
