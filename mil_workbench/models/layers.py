@@ -71,7 +71,7 @@ def give_back_memory() -> None:
 
 
 class ReLUDropout(nn.Module):
-    "ReLU, then dropout. On a CPU a random byte decides on each value, so `p` counts in 256ths there."
+    "ReLU, then dropout; may overwrite what it is given. On a CPU a random byte decides on each value, so `p` counts in 256ths there."
 
     def __init__(self, p: float):
         super().__init__()
@@ -82,7 +82,7 @@ class ReLUDropout(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training or self.p == 0:
-            return F.relu(values)
+            return F.relu_(values)
         if values.device.type != "cpu":
             return F.dropout(F.relu(values), self.p)
         drawn = torch.empty(-(-values.numel() // 8), dtype=torch.int64).random_(-(2**63), None)  # eight bytes at once
@@ -106,23 +106,32 @@ class Embedding(nn.Module):
             return self.project(instances)
         return self.embed_rows(lambda start, stop: instances[start:stop], len(instances))
 
-    def project(self, features: Tensor) -> Tensor:  # (N, in_features) -> (N, hidden_features)
-        if torch.is_autocast_enabled(features.device.type):  # half precision would round away what stands on a large mean
-            return self.activation(self.linear(self.standardise(features)))
-        # The scaler is folded into the layer, so that no standardised copy of the instances is kept for the backward pass.
+    def folded(self) -> tuple[Tensor, Tensor]:  # (hidden_features, in_features), (hidden_features,)
+        "Weight and bias with the scaler folded in, so that no standardised copy of the instances is kept for the backward pass."
         # It costs no more digits than float32 has lost where a mean is up to some 10,000 deviations.
         weight = self.linear.weight * self.standardise.scale
-        bias = self.linear.bias - weight @ self.standardise.mean
+        return weight, self.linear.bias - weight @ self.standardise.mean
+
+    def project(self, features: Tensor, folded: tuple[Tensor, Tensor] | None = None) -> Tensor:  # (N, in_features) -> (N, hidden_features)
+        if torch.is_autocast_enabled(features.device.type):  # half precision would round away what stands on a large mean
+            return self.activation(self.linear(self.standardise(features)))
+        weight, bias = folded or self.folded()
         return self.activation(F.linear(features.to(weight.dtype), weight, bias))
 
-    def embed_rows(self, read: Callable[[int, int], Tensor], n: int) -> Tensor:  # (n, hidden_features)
+    def embed_rows(
+        self,
+        read: Callable[[int, int], Tensor],
+        n: int,
+        folded: tuple[Tensor, Tensor] | None = None,  # by whoever calls this many times
+    ) -> Tensor:  # (n, hidden_features)
         "The embedding of the `n` rows that `read(start, stop)` gives, `chunk` rows at a time."
+        folded = folded or self.folded()
 
         def embed_chunk(start: int, stop: int, _: Tensor) -> Tensor:
             if keeps_nothing:
                 give_back_memory()
             rows = read(start, stop)
-            return self.project(rows if self.encoder is None else self.encoder(rows))
+            return self.project(rows if self.encoder is None else self.encoder(rows), folded)
 
         trains = self.encoder is not None and any(parameter.requires_grad for parameter in self.encoder.parameters())
         keeps_nothing = trains and torch.is_grad_enabled() and n > self.chunk
