@@ -157,7 +157,7 @@ class Embedding(nn.Module):
             parts.append(checkpoint(embed_chunk, *arguments, use_reentrant=False) if keeps_nothing else embed_chunk(*arguments))
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-
+# %% ../../nbs/models/layers.ipynb #6b56ef6b
 def flat_attention(batch: BagBatch, weights: Tensor) -> dict[str, Tensor]:  # (N,) -> by level
     "The weights of instances as those of a level, where the bags have but one."
     return {batch.levels[0].name: weights} if len(batch.levels) == 1 else {}
