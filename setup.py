@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 settings = ConfigParser(delimiters=["="])
 settings.read("settings.ini", encoding="utf-8")
 settings = settings["DEFAULT"]
+bench = settings["bench_requirements"].split()
 
 setup(
     name=settings["lib_name"],
@@ -21,5 +22,5 @@ setup(
     package_data={"mil_workbench.viewers": ["static/*", "js/*"]},
     install_requires=settings["requirements"].split(),
     entry_points={"console_scripts": ["mil-workbench = mil_workbench.batch.cli:main"]},
-    extras_require={"dev": settings["dev_requirements"].split()},
+    extras_require={"bench": bench, "dev": settings["dev_requirements"].split() + bench},
 )

@@ -8,6 +8,7 @@ __all__ = ['CPU_BLOCK_ROWS', 'GPU_BLOCK_ROWS', 'fast_tanh', 'gated_tanh', 'Atten
 
 # %% ../../nbs/models/pooling.ipynb #90a8a4ec
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -75,12 +76,14 @@ def spread(scores: Tensor, sizes: list[int]) -> Tensor:  # (P, size of a piece) 
     return torch.where(owner == pieces.to(scores.device, non_blocking=True)[:, None], scores, -torch.inf)
 
 
-def pool_pieces(by_piece: Tensor, embedded: Tensor) -> tuple[Tensor, Tensor]:
+def pool_pieces(by_piece: Tensor, embedded: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
     "Softmax pooling of pieces whose scores are spread: (P, H) pooled, (N,) weights."
     weights = torch.softmax(by_piece, 1)
     if by_piece.numel() == len(embedded):
         return (weights[:, None] @ embedded.view(*by_piece.shape, -1)).squeeze(1), weights.flatten()
-    return weights @ embedded, weights.sum(0)
+    weights, rows = weights.sum(0), torch.arange(len(embedded), device=embedded.device)
+    starts = offsets_of(sizes)[:-1].to(embedded.device, non_blocking=True)
+    return F.embedding_bag(rows, embedded, starts, mode="sum", per_sample_weights=weights.to(embedded.dtype)), weights
 
 # %% ../../nbs/models/pooling.ipynb #74b2ebea
 def attention_pool(
@@ -98,11 +101,12 @@ def attention_pool(
     sizes = (batch.bag_offsets if offsets is None else offsets).diff().tolist()
     blocks = cut_into_blocks(sizes, block_rows)
     is_cut = max(sizes) > block_rows
+    folded = embedding.folded()
 
     def pool_block(start: int, sizes: list[int], _: Tensor) -> tuple[Tensor, ...]:
-        embedded = embedding.embed_rows(lambda first, last: batch.read(start + first, start + last), sum(sizes))
+        embedded = embedding.embed_rows(lambda first, last: batch.read(start + first, start + last), sum(sizes), folded)
         by_piece = spread(attention(embedded), sizes)
-        pooled, weights = pool_pieces(by_piece, embedded)
+        pooled, weights = pool_pieces(by_piece, embedded, sizes)
         return (pooled, weights, by_piece.logsumexp(1)) if is_cut else (pooled, weights)
 
     start, parts = 0, []
