@@ -67,7 +67,7 @@ class Run:
     parameters: SimpleNamespace
     folder: RunFolder
     changed: frozenset[str]  # parameters whose values are not the defaults
-    frozen_encoder: dict[str, Any] | None = None  # what made the features, where images were encoded beforehand
+    frozen_encoder: dict[str, Any] | None = None  # what made the features, where images were encoded beforehand; of a run that is opened again, what must make them
 
     def table(self) -> pd.DataFrame:
         "The parameters as a table of two columns."
@@ -105,8 +105,8 @@ SLICES_ONLY = ("slice_axis", "slice_size")
 PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_pattern", "stain_normalisation", "strict")
 
 
-def load_with(p: SimpleNamespace, changed: frozenset[str]) -> Cohort:
-    "The cohort of the parameters `p`; one of those in `changed` that has no effect on it is refused."
+def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, ...] | None = None) -> Cohort:
+    "The cohort of the parameters `p`, for a model of `classes` if they are given; a parameter in `changed` that has no effect on it is refused."
     kind = kind_of(p.cohort)
     useless = [] if kind == "volumes" else [name for name in SLICES_ONLY if name in changed]
     useless += [] if kind == "slides" else [name for name in PATCHES_ONLY if name in changed]
@@ -116,7 +116,7 @@ def load_with(p: SimpleNamespace, changed: frozenset[str]) -> Cohort:
         raise InputError(f"{useless[0]} {getattr(p, useless[0])} has no effect on cohort {p.cohort}, whose instances are {what}: leave it out")
     slices = SliceSettings(p.slice_axis, p.slice_size)
     patches = PatchSettings(p.patch_size, p.um_per_pixel, p.patches_per_section, p.stain_normalisation)
-    cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict)
+    cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes)
     if len(cohort.classes) == 2:
         print(f"positive class: {cohort.classes[1]}")
     if cohort.note:
@@ -166,7 +166,11 @@ def encode(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> tuple[Coh
     if not cohort.has_images or p.train_encoder or p.model == "volume3d":
         return cohort, dict(sets)
     encoder = Encoder(p.encoder or DEFAULT_ENCODER, cohort.in_features, p.encoder_weights, train=False)
-    run.frozen_encoder = encoder.description | {"weights_hash": weights_hash(encoder)}
+    described = encoder.description | {"weights_hash": weights_hash(encoder)}
+    if run.frozen_encoder is not None and run.frozen_encoder["weights_hash"] != described["weights_hash"]:
+        made, here = (f"{each['name']} with weights {each['weights_hash'][:8]}" for each in (run.frozen_encoder, described))
+        raise InputError(f"{run.folder / 'model.json'}: the model learned from features of {made}, but the encoder here is {here}; put the weights in place that the run had")
+    run.frozen_encoder = described
     encoded = encode_cohort(cohort, encoder, features_folder(cohort, encoder), choose_device(p.device))
     print(f"{len(cohort.bags)} cases: images {tuple(cohort.bags[0].instances.shape[1:])} as {encoded.in_features} features of {encoder.description['name']}, frozen")
     return encoded, {name: encoded.pick(bag.id for bag in bags) for name, bags in sets.items()}
@@ -208,7 +212,7 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     model = build_model(p.model, cohort.in_features, len(cohort.classes), **options)
     if not cohort.has_images:
         model.embedding.standardise.fit(read_in_parts(sets["train"]))
-    path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "frozen_encoder": run.frozen_encoder}
+    path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "channels": list(cohort.channels), "frozen_encoder": run.frozen_encoder}
     if p.resume and path.exists() and read_json(path)["frozen_encoder"] != run.frozen_encoder:
         raise InputError(f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew")
     write_json(path, facts)

@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from .rules import require_folder_names
-from .run_folder import WITHOUT_EFFECT, RunFolder
+from .run_folder import WITHOUT_EFFECT, RunFolder, require_no_training_run
 from .status import State, name_some, study_states
 from ..files import InputError, read_json, resolve, whole_file
 
@@ -260,8 +260,7 @@ def open_report(study: str, run_name: str) -> RunFolder:
     parent = resolve("papermill_runs") / study
     study_states(parent)
     folder = RunFolder(parent / run_name)
-    if (folder / "folds.json").exists():
-        raise InputError(f"{folder.path}: is the folder of a training run; give another run_name")
+    require_no_training_run(folder)
     folder.claim()
     (folder / "metrics.json").unlink(missing_ok=True)
     return folder

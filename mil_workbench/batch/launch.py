@@ -26,7 +26,7 @@ import psutil
 from .parameters import check_values, read_parameters
 from .rules import folder_of, plan_run
 from .queue import own_host, own_job
-from .run_folder import RunFolder, remove_halves, remove_record, require_same_parameters
+from .run_folder import RunFolder, remove_halves, remove_record, require_no_training_run, require_same_parameters
 from .slurm import requeue_own_job
 from .status import begin_attempt, end_attempt, read_attempt
 from ..files import InputError, checkout, project_root, read_json, resolve, whole_file
@@ -197,6 +197,8 @@ def launch(notebook: Path, given: Mapping[str, Any]) -> Outcome:
     if run.succeeded and values.get("resume"):
         require_same_parameters(run, values)
         return Outcome(run.path, "finished")
+    if "resume" not in values:  # no training
+        require_no_training_run(run)
     run.claim()
     folder, output = None, run / notebook.name
     try:

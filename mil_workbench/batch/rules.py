@@ -117,9 +117,9 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 def default_run_name(values: Mapping[str, Any]) -> str:
     "A name that differs whenever the result may differ."
     effective = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
-    words = [Path(values["cohort"]).name.removesuffix(".csv")] if "cohort" in values else []
+    words = [Path(values[name]).name.removesuffix(".csv") for name in ("run", "cohort") if values.get(name) is not None]
     words += [values["model"]] if "model" in values else []
-    words += [f"{name}{values[name]}" for name in ("fold", "seed", "shard", "worker") if name in values]
+    words += [f"{name}{values[name]}" for name in ("fold", "seed", "shard", "worker") if values.get(name) is not None]
     return "-".join([*words, hash_value(effective)[:8]])
 
 

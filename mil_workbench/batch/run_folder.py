@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ORPHANS_END_WITHIN', 'WITHOUT_EFFECT', 'RECORD', 'PACKAGES', 'RunFolder', 'own_lease', 'name_writer', 'read_lease',
            'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'require_same_parameters',
-           'remove_record', 'write_parameters', 'describe_environment', 'describe_commit', 'begin_anew', 'summarise']
+           'remove_record', 'write_parameters', 'describe_environment', 'describe_commit', 'require_no_training_run',
+           'begin_anew', 'summarise']
 
 # %% ../../nbs/batch/run_folder.ipynb #3f80f9c2
 import atexit
@@ -236,8 +237,15 @@ def describe_commit(folder: Path) -> dict[str, Any] | None:
     return None if commit.returncode else {"commit": commit.stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout)}
 
 # %% ../../nbs/batch/run_folder.ipynb #1ffa54de
+def require_no_training_run(run: RunFolder) -> None:
+    "Raise an `InputError` where the folder is that of a training run, whose record nothing else may replace."
+    if (run / "folds.json").exists():
+        raise InputError(f"{run.path}: is the folder of a training run; give another run_name")
+
+
 def begin_anew(run: RunFolder, parameters: Mapping[str, Any], **facts: Any) -> None:
     "Claim the folder, take its metrics.json away, and write parameters and environment, with `facts` added."
+    require_no_training_run(run)
     run.claim()
     (run / "metrics.json").unlink(missing_ok=True)
     write_parameters(run, parameters)
@@ -252,7 +260,7 @@ def summarise(folder: str | Path) -> str:
         return f"{run.path}: has not succeeded (no metrics.json); open its notebook to see why"
     metrics = read_json(run / "metrics.json")
     lines = [f"executed notebook: {path}" for path in sorted(run.path.glob("*.ipynb"))]
-    for part in ("validation", "test", "instance"):
+    for part in ("validation", "test", "instance", "evaluated"):
         scores = [f"{name} {value:.3f}" for name, value in metrics.get(part, {}).items() if isinstance(value, float) and name != "threshold"]
         if scores:
             lines.append(f"{part + ':':<12}{', '.join(scores)}")

@@ -36,9 +36,8 @@ class Cohort:
         ids = pd.Series([bag.id for bag in self.bags])
         if ids.duplicated().any():
             raise InputError(f"cohort {self.name}: case {ids[ids.duplicated()].iloc[0]} stands twice")
-        found = sorted({bag.label for bag in self.bags})
-        if len(found) < 2:
-            named = ", ".join(self.classes[label] for label in found) or "none at all"
+        if len(self.classes) < 2 or not self.bags:
+            named = ", ".join(self.classes) if self.bags else "none at all"
             raise InputError(f"cohort {self.name}: its cases have labels of one class only ({named}); there is nothing to tell apart")
         first = self.bags[0]
         for bag in self.bags:
@@ -104,8 +103,6 @@ def read_table(path: Path, columns: tuple[str, ...], case_name: Callable[[str], 
         for row in manifest.index[manifest[column].isin(MISSING)]:
             # a person counts lines from 1, and the first line is the header
             raise InputError(f"{path}, line {row + 2}: {column} of case {manifest.case_id[row] or '(no name)'} is missing")
-    if manifest.label.nunique() < 2:
-        raise InputError(f"{path}: its cases have labels of one class only ({', '.join(manifest.label.unique())}); there is nothing to tell apart")
     for column in ("patient_id", "label"):
         if column not in columns:
             continue
@@ -131,8 +128,14 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
     return manifest
 
 
-def order_classes(labels: set[str], positive_class: str | None, source: str | Path) -> tuple[str, ...]:
-    "The classes in sorted order, the positive one last: `positive_class`, or HGG among LGG and HGG, or the last in sorted order."
+def order_classes(labels: set[str], positive_class: str | None, source: str | Path, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    "The classes in sorted order, the positive one last: `positive_class`, or HGG among LGG and HGG, or the last in sorted order. Those of a model, `classes`, stay as they are."
+    if classes is not None:
+        if not labels <= set(classes):
+            raise InputError(f"{source}: has the labels {', '.join(sorted(labels))}, but the model tells {', '.join(classes)} apart; call them as the model does, and leave other cases out")
+        return classes
+    if len(labels) == 1:
+        raise InputError(f"{source}: its cases have labels of one class only ({', '.join(labels)}); there is nothing to tell apart")
     if positive_class is not None and positive_class not in labels:
         raise InputError(f"positive_class {positive_class}: {source} has the labels {', '.join(sorted(labels))}")
     if positive_class is None and labels == {"HGG", "LGG"}:
@@ -160,11 +163,12 @@ def cohort_from_manifest(
     path: str | Path,  # of the CSV file
     store_folder: str | Path,  # where checked instances are kept
     positive_class: str | None = None,  # None: the last in sorted order
+    classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
 ) -> Cohort:
     "The cohort that a manifest describes; its instances are read from the store when they are needed."
     manifest = read_manifest(path)
     is_nested = "stain" in manifest or "section" in manifest
-    classes = order_classes(set(manifest.label), positive_class, path)
+    classes = order_classes(set(manifest.label), positive_class, path, classes)
     store = InstanceStore(store_folder)
     keys = {file: source_key(file, settings={"as": "float32"}) for file in manifest.file}
     store.discard([name for name in store.records if name not in keys or not store.has(name, keys[name])])

@@ -117,6 +117,7 @@ def load_cohort(
     patches: PatchSettings = PatchSettings(),  # of slides
     patch_pattern: str | None = None,  # of a folder of patches; None: PATCH_PATTERN
     strict: bool = False,  # whether a patch that cannot be used ends it all
+    classes: tuple[str, ...] | None = None,  # those of a model that is to judge a manifest's or a folder's cases; None: their own labels
 ) -> Cohort:
     "The cohort called `name`, or the one that the files at that path describe."
     kind, stores, pattern = kind_of(name), resolve("stores"), patch_pattern or PATCH_PATTERN
@@ -134,11 +135,11 @@ def load_cohort(
     path = resolve(name)
     own = f"{path.stem}-{hash_value(str(path))[:8]}"
     if kind == "volumes":
-        return cohort_from_volumes(path, store_folder or stores / f"{own}-{cut}", slices, positive_class)
+        return cohort_from_volumes(path, store_folder or stores / f"{own}-{cut}", slices, positive_class, classes=classes)
     if kind == "slides":
         shown = hash_value([asdict(patches), pattern])[:8]
-        return cohort_from_slides(path, store_folder or stores / f"{own}-{patches.size}-{shown}", patches, pattern, positive_class, strict)
-    return cohort_from_manifest(path, store_folder or stores / own, positive_class)
+        return cohort_from_slides(path, store_folder or stores / f"{own}-{patches.size}-{shown}", patches, pattern, positive_class, strict, classes=classes)
+    return cohort_from_manifest(path, store_folder or stores / own, positive_class, classes)
 
 # %% ../../nbs/data/named_cohorts.ipynb #6f8d43ab
 def scan_of(name: str, case: str) -> Volume:

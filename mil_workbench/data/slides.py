@@ -455,11 +455,12 @@ def cohort_from_slides(
     positive_class: str | None = None,
     strict: bool = False,
     n_workers: int | None = None,
+    classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
 ) -> Cohort:
     "The cohort of the sections at `path`: bags of levels section, stain and case, their patches read when they are needed."
     path, store = Path(path), InstanceStore(store_folder)
     sections, left_out = sections_in_folder(path, pattern) if path.is_dir() else (sections_of_manifest(path), {})
-    classes = order_classes({section.label for section in sections}, positive_class, path)
+    classes = order_classes({section.label for section in sections}, positive_class, path, classes)
     stains = sorted({section.stain for section in sections})
     if settings.stain_normalisation != "none" and not any(normalises(section, settings) for section in sections):
         raise InputError(f"stain_normalisation {settings.stain_normalisation} is for H&E, and {path} has none, only {', '.join(stains)}; name the stain h&e, or leave it out")

@@ -335,13 +335,12 @@ def cohort_from_volumes(
     settings: SliceSettings = SliceSettings(),
     positive_class: str | None = None,  # None: HGG where there is one, else the last in sorted order
     n_workers: int | None = None,
+    classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
 ) -> Cohort:
     "The cohort of slices of all volumes under `path`, prepared where that has not been done."
     path = Path(path)
     cases, left_out = brats_cases(path) if path.is_dir() else manifest_cases(path)
-    classes = order_classes({case.label for case in cases}, positive_class, path)
-    if cases and len(classes) < 2:
-        raise InputError(f"{path}: its cases have labels of one class only ({classes[0]}); there is nothing to tell apart")
+    classes = order_classes({case.label for case in cases}, positive_class, path, classes)
     ids = pd.Series([case.id for case in cases])
     if ids.duplicated().any():
         raise InputError(f"{path}: case {ids[ids.duplicated()].iloc[0]} stands twice")

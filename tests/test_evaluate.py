@@ -1,0 +1,224 @@
+"""A finished run's model on other cases: runs/evaluate.ipynb as a user runs it, and what it refuses."""
+import contextlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from sklearn.metrics import roc_auc_score
+
+from mil_workbench import assessment
+from mil_workbench.batch.parameters import read_parameters
+from mil_workbench.data.named_cohorts import load_cohort
+from mil_workbench.evaluation.intervals import delong_interval
+from mil_workbench.experiment import run_once
+from mil_workbench.files import InputError, hash_file, read_json, write_json
+from mil_workbench.training.checkpoints import load_checkpoint
+from mil_workbench.training.prediction import predict, read_attention
+
+DEFAULTS = {notebook: {name: p.default for name, p in read_parameters(ROOT / f"nbs/runs/{notebook}.ipynb").items()} for notebook in ("train", "evaluate")}
+BRIEF = {"epochs": 2, "warmup_epochs": 1, "device": "cpu", "n_folds": 3}
+FIGURES = {"scores", "reliability", "threshold", "subgroups"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    "A folder with a finished run on musk1."
+    folder = tmp_path_factory.mktemp("project")
+    with contextlib.chdir(folder):
+        run_once(DEFAULTS["train"] | BRIEF | {"cohort": "musk1", "run_name": "fold0"}, DEFAULTS["train"])
+    return folder / "papermill_runs/first/fold0"
+
+
+@pytest.fixture
+def run(trained, tmp_path, monkeypatch):
+    "A copy of the run, to do with as one likes."
+    monkeypatch.chdir(tmp_path)
+    return shutil.copytree(trained, tmp_path / "papermill_runs/first/fold0")
+
+
+def write_manifest(path: Path, bags, classes, width: int | None = None) -> Path:
+    "A manifest beside the features of `bags`, which it names."
+    rows = []
+    for bag in bags:
+        np.save(path.parent / f"{path.stem}-{bag.id}.npy", bag.instances[:, :width].numpy())
+        rows.append((f"{path.stem}-{bag.id}", f"{path.stem}-{bag.patient_id}", classes[bag.label], f"{path.stem}-{bag.id}.npy"))
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv(path, index=False)
+    return path
+
+
+def evaluate(**given):
+    "What the notebook does before it predicts."
+    opened = assessment.start_with(DEFAULTS["evaluate"] | {"device": "cpu", "run_name": "e"} | given)
+    try:
+        return opened, assessment.load(opened)
+    finally:
+        opened.folder.release()
+
+
+def test_own_test_cases_once_more(run, run_notebook, tmp_path):
+    done = run_notebook("evaluate", output="papermill_runs/evaluations/own/evaluate.ipynb", run=run, device="cpu", run_name="own")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = tmp_path / "papermill_runs/evaluations/own"
+    assert {path.name for path in folder.iterdir()} == {
+        "evaluate.ipynb", "params.yaml", "environment.json", "predictions.csv", "attention.h5", "figures", "model_card.md", "metrics.json",
+    }
+    assert {path.name for path in (folder / "figures").iterdir()} == {f"{name}.{kind}" for name in FIGURES for kind in ("pdf", "png")}
+    read = lambda path: pd.read_csv(path, dtype={"case_id": str}).set_index("case_id").sort_index()
+    before, after = read(run / "predictions.csv").query("set == 'test'").drop(columns="set"), read(folder / "predictions.csv")
+    assert list(before.index) == list(after.index) and set(read_attention(folder / "attention.h5", "evaluated")) == set(after.index)
+    np.testing.assert_allclose(after.filter(like="probability"), before.filter(like="probability"), atol=1e-6)
+
+    metrics, trained = read_json(folder / "metrics.json"), read_json(run / "metrics.json")
+    for name, value in metrics["evaluated"].items():
+        if name in trained["test"]:
+            assert value == pytest.approx(trained["test"][name], abs=1e-6) if isinstance(value, float) else True, name
+    is_musk = after.label == "musk"
+    assert metrics["evaluated"]["auroc"] == pytest.approx(roc_auc_score(is_musk, after.probability_musk))
+    delong = delong_interval(is_musk.to_numpy(), after.probability_musk.to_numpy())
+    assert metrics["delong"] == pytest.approx([delong.value, delong.low, delong.high])
+    assert metrics["threshold_transfer"]["1"]["threshold"] == pytest.approx(trained["validation"]["threshold"], abs=1e-9)
+    assert metrics["localisation"] is None
+
+    cells = json.loads((folder / "evaluate.ipynb").read_text())["cells"]
+    outputs = [out for cell in cells for out in cell.get("outputs", [])]
+    assert sum("image/png" in out.get("data", {}) for out in outputs) == len(FIGURES)
+    assert not any("Warning" in "".join(out.get("text", "")) for out in outputs)
+    card = (folder / "model_card.md").read_text()
+    assert card in ["".join(out["data"]["text/markdown"]) for out in outputs if "text/markdown" in out.get("data", {})]
+    assert hash_file(run / "checkpoints/best.safetensors") in card and "no medical device" in card
+    assert str(tmp_path) not in card and "musk1-0" not in card, "neither paths nor patients"
+
+
+def test_external_manifest(run, run_notebook, tmp_path):
+    musk = load_cohort("musk1")
+    write_manifest(tmp_path / "abroad.csv", musk.bags[::3], musk.classes)
+    done = run_notebook("evaluate", run=run, cohort="abroad.csv", device="cpu", run_name="abroad")
+    assert done.returncode == 0, done.stderr[-2000:]
+    folder = tmp_path / "papermill_runs/evaluations/abroad"
+    said = predict(load_checkpoint(run / "checkpoints/best.safetensors")[0], musk.bags[::3])
+    table = pd.read_csv(folder / "predictions.csv").set_index("case_id")
+    np.testing.assert_allclose(table.loc[[f"abroad-{name}" for name in said.ids], "probability_musk"], said.probabilities[:, 1], atol=1e-6)
+    metrics = read_json(folder / "metrics.json")
+    assert (metrics["cases"], metrics["what"], metrics["shared_patients"]) == (31, "all cases of abroad", 0)
+    assert "from the cohort of training: no" in (folder / "model_card.md").read_text()
+
+
+def test_command_line_and_a_training_run_s_folder(run, tmp_path):
+    command = [sys.executable, "-m", "mil_workbench.batch.cli", "run", "evaluate", "--run", str(run), "--device", "cpu"]
+    refused = subprocess.run([*command, "--study", "first", "--run-name", "fold0"], cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2 and "first/fold0: is the folder of a training run; give another run_name" in refused.stderr
+    assert (run / "metrics.json").exists(), "the run is as it was"
+    misspelt = subprocess.run([*command, "--chorot", "musk1"], cwd=tmp_path, capture_output=True, text=True)
+    assert misspelt.returncode == 2 and "there is no parameter 'chorot'; did you mean cohort?" in misspelt.stderr
+    done = subprocess.run([*command, "--cases", "validation", "--run-name", "validation"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "evaluated:" in done.stdout and "auroc" in done.stdout
+    assert "These are validation figures" in (tmp_path / "papermill_runs/evaluations/validation/model_card.md").read_text()
+
+
+def test_one_class_is_still_evaluated(run, tmp_path):
+    musk = load_cohort("musk1")
+    write_manifest(tmp_path / "one.csv", [bag for bag in musk.bags if bag.label][:12], musk.classes)
+    opened, cases = evaluate(run=str(run), cohort="one.csv")
+    opened.folder.claim()
+    results = assessment.evaluate(opened, cases)
+    assert results.scores["auroc"].value is None and results.scores["accuracy"].value is not None
+    assert results.transfer == "The cases are all of class musk: how the threshold serves both classes cannot be seen."
+    assert set(assessment.draw(opened, cases, results)) == {"reliability", "subgroups"}
+    card = assessment.model_card(opened, cases, results)
+    assert "not defined" in card and "No evaluated case is of class non-musk." in card
+    assessment.finish(opened, cases, results)
+
+
+def test_three_classes_say_what_is_for_two(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng, rows = np.random.default_rng(0), []
+    for p in range(36):
+        np.save(tmp_path / f"p{p}.npy", rng.normal(size=(rng.integers(3, 9), 8)) + np.eye(8)[p % 3] * 3)
+        rows.append((f"case{p}", f"p{p}", ("dysplastic", "melanoma", "naevus")[p % 3], f"p{p}.npy"))
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv("three.csv", index=False)
+    folder = run_once(DEFAULTS["train"] | BRIEF | {"cohort": "three.csv", "run_name": "three"}, DEFAULTS["train"])
+    opened, cases = evaluate(run=str(folder.path))
+    opened.folder.claim()
+    results = assessment.evaluate(opened, cases)
+    for part in (results.delong, results.transfer, results.subgroups):
+        assert part.endswith("is defined for two classes, and the model tells 3 apart.")
+    assert set(assessment.draw(opened, cases, results)) == {"scores", "reliability"}
+    assessment.write_card(opened, cases, results)
+    assessment.finish(opened, cases, results)
+    assert read_json(opened.folder / "metrics.json")["subgroups"] is None
+
+
+def test_patients_shared_with_training_are_named(run, tmp_path, capsys):
+    musk = load_cohort("musk1")
+    new = write_manifest(tmp_path / "more.csv", musk.bags[:20], musk.classes)
+    table = pd.read_csv(new)
+    known = read_json(run / "folds.json")["folds"][0]["train"][0]
+    table.loc[0, "patient_id"] = known
+    table.to_csv(new, index=False)
+    opened, cases = evaluate(run=str(run), cohort="more.csv")
+    assert cases.shared == {known} and f"was trained or chosen: {known}." in capsys.readouterr().out
+    card = assessment.model_card(opened, cases, assessment.evaluate(*claimed(opened, cases)))
+    assert "1 evaluated patients have names" in card and known not in card
+    opened.folder.release()
+
+
+def claimed(opened, cases):
+    opened.folder.claim()
+    return opened, cases
+
+
+def damage(run, path):
+    (run / path).write_bytes((run / path).read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    "spoil, given, message",
+    [
+        (lambda run: None, {"run": "papermill_runs/first/fold1"}, "first/fold1: there is no such folder; give that of a finished training run"),
+        (lambda run: (run / "metrics.json").unlink(), {}, "first/fold0 has not finished: "),
+        (lambda run: (run / "checkpoints/best.safetensors").unlink(), {}, "best.safetensors: no such checkpoint; copy the run's folder again"),
+        (lambda run: damage(run, "checkpoints/best.safetensors"), {}, "best.safetensors: is not a checkpoint of this workbench"),
+        (lambda run: None, {"cohort": "digits"}, "cohort digits: has the classes no 9, holds a 9, but model first/fold0 tells non-musk, musk apart"),
+        (lambda run: None, {"cohort": "narrow.csv"}, "the model reads features 166 wide, the cohort's are 100 wide"),
+        (lambda run: None, {"cohort": "named.csv"}, "named.csv: has the labels no, yes, but the model tells non-musk, musk apart"),
+        (lambda run: None, {"fold": 1}, "are among those on whom first/fold0 was trained or chosen; leave cases, folds and fold out"),
+        (lambda run: None, {"cohort": "gone.csv"}, "gone.csv: no such manifest"),
+    ],
+    ids=["no run", "not finished", "no weights", "damaged weights", "other classes", "other width", "other names", "leak", "no manifest"],
+)
+def test_bad_input_is_one_line(run, tmp_path, spoil, given, message):
+    musk = load_cohort("musk1")
+    write_manifest(tmp_path / "narrow.csv", musk.bags[:6] + musk.bags[-6:], musk.classes, width=100)
+    write_manifest(tmp_path / "named.csv", musk.bags[:6] + musk.bags[-6:], ("no", "yes"))
+    spoil(run)
+    with pytest.raises(InputError) as error:
+        evaluate(**{"run": str(run)} | given)
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "papermill_runs/evaluations/e/params.yaml").exists(), "nothing has begun"
+
+
+def test_scans_with_another_encoder_or_other_channels_are_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = run_once(DEFAULTS["train"] | BRIEF | {"cohort": "mri-phantom-small", "slice_size": 32, "run_name": "scans"}, DEFAULTS["train"])
+    opened, cases = evaluate(run=str(folder.path))
+    opened.folder.claim()
+    results = assessment.evaluate(opened, cases)
+    assert list(results.localisation.columns) == ["bags", "weights", "position", "chance", "gain over position"]
+    opened.folder.release()
+    facts = read_json(folder / "model.json")
+    for spoilt, message in [
+        ({"frozen_encoder": facts["frozen_encoder"] | {"weights_hash": "0" * 64}}, "model.json: the model learned from features of efficientnet_lite0 with weights 00000000, but the encoder here is efficientnet_lite0 with weights"),
+        ({"frozen_encoder": facts["frozen_encoder"] | {"in_channels": 3}, "channels": ["t1", "t1ce", "t2"]}, "the model reads images of 3 channels (t1, t1ce, t2), the cohort's have 4 (t1, t1ce, flair, t2)"),
+        ({"channels": ["t1", "t1ce", "t2", "flair"]}, "the model reads the channels t1, t1ce, t2, flair, the cohort's are t1, t1ce, flair, t2"),
+    ]:
+        write_json(folder / "model.json", facts | spoilt)
+        with pytest.raises(InputError, match=re.escape(message)):
+            evaluate(run=str(folder.path))
