@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from mil_workbench import assessment
@@ -76,9 +77,8 @@ def test_own_test_cases_once_more(run, run_notebook, tmp_path):
     np.testing.assert_allclose(after.filter(like="probability"), before.filter(like="probability"), atol=1e-6)
 
     metrics, trained = read_json(folder / "metrics.json"), read_json(run / "metrics.json")
-    for name, value in metrics["evaluated"].items():
-        if name in trained["test"]:
-            assert value == pytest.approx(trained["test"][name], abs=1e-6) if isinstance(value, float) else True, name
+    for name in ("auroc", "average_precision", "f1", "accuracy", "balanced_accuracy", "brier", "threshold"):
+        assert metrics["evaluated"][name] == pytest.approx(trained["test"][name], abs=1e-6), name
     is_musk = after.label == "musk"
     assert metrics["evaluated"]["auroc"] == pytest.approx(roc_auc_score(is_musk, after.probability_musk))
     delong = delong_interval(is_musk.to_numpy(), after.probability_musk.to_numpy())
@@ -144,11 +144,15 @@ def test_three_classes_say_what_is_for_two(tmp_path, monkeypatch):
         np.save(tmp_path / f"p{p}.npy", rng.normal(size=(rng.integers(3, 9), 8)) + np.eye(8)[p % 3] * 3)
         rows.append((f"case{p}", f"p{p}", ("dysplastic", "melanoma", "naevus")[p % 3], f"p{p}.npy"))
     pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv("three.csv", index=False)
-    folder = run_once(DEFAULTS["train"] | BRIEF | {"cohort": "three.csv", "run_name": "three"}, DEFAULTS["train"])
-    opened, cases = evaluate(run=str(folder.path))
+    folder = run_once(DEFAULTS["train"] | BRIEF | {"cohort": "three.csv", "run_name": "three", "protocol": "train_validation"}, DEFAULTS["train"])
+    with pytest.raises(InputError, match="fold 0: has no test cases, its protocol is train_validation; give cases validation, whose figures are validation figures"):
+        evaluate(run=str(folder.path))
+    opened, cases = evaluate(run=str(folder.path), cases="validation")
+    assert cases.is_validation
     opened.folder.claim()
     results = assessment.evaluate(opened, cases)
-    for part in (results.delong, results.transfer, results.subgroups):
+    assert results.delong == "for two classes only"
+    for part in (results.transfer, results.subgroups):
         assert part.endswith("is defined for two classes, and the model tells 3 apart.")
     assert set(assessment.draw(opened, cases, results)) == {"scores", "reliability"}
     assessment.write_card(opened, cases, results)
@@ -205,19 +209,33 @@ def test_bad_input_is_one_line(run, tmp_path, spoil, given, message):
     assert not (tmp_path / "papermill_runs/evaluations/e/params.yaml").exists(), "nothing has begun"
 
 
-def test_scans_with_another_encoder_or_other_channels_are_refused(tmp_path, monkeypatch):
+def write_patches(folder: Path) -> None:
+    "Noise as patches of twelve cases; every third lacks a stain."
+    rng = np.random.default_rng(0)
+    folder.mkdir()
+    for case in range(12):
+        for stain in ("h&e", "sox10")[: 1 if case % 3 == 0 else 2]:
+            for patch in range(2):
+                Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(folder / f"case_{case}_match_1_{stain}_patch{patch}.png")
+    pd.DataFrame({"case_id": range(12), "label": ["benign", "malignant"] * 6}).to_csv(folder / "labels.csv", index=False)
+
+
+def test_images_and_their_encoder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = run_once(DEFAULTS["train"] | BRIEF | {"cohort": "mri-phantom-small", "slice_size": 32, "run_name": "scans"}, DEFAULTS["train"])
-    opened, cases = evaluate(run=str(folder.path))
-    opened.folder.claim()
-    results = assessment.evaluate(opened, cases)
-    assert list(results.localisation.columns) == ["bags", "weights", "position", "chance", "gain over position"]
+    write_patches(tmp_path / "lab")
+    write_patches(tmp_path / "abroad")
+    options = {"cohort": "lab", "patch_size": 32, "model": "hierarchical_attention", "run_name": "patches", "n_folds": 2}
+    folder = run_once(DEFAULTS["train"] | BRIEF | options, DEFAULTS["train"])
+    opened, cases = evaluate(run=str(folder.path), cohort="abroad", cases=None)
+    assert (cases.is_own, opened.run.channels) == (True, ("red", "green", "blue")), "the same cases, patients and labels are the run's own"
+    results = assessment.evaluate(*claimed(opened, cases))
+    assert results.subgroups.loc["sox10 missing", "n"] == sum(int(bag.id) % 3 == 0 for bag in cases.bags)
     opened.folder.release()
     facts = read_json(folder / "model.json")
     for spoilt, message in [
         ({"frozen_encoder": facts["frozen_encoder"] | {"weights_hash": "0" * 64}}, "model.json: the model learned from features of efficientnet_lite0 with weights 00000000, but the encoder here is efficientnet_lite0 with weights"),
-        ({"frozen_encoder": facts["frozen_encoder"] | {"in_channels": 3}, "channels": ["t1", "t1ce", "t2"]}, "the model reads images of 3 channels (t1, t1ce, t2), the cohort's have 4 (t1, t1ce, flair, t2)"),
-        ({"channels": ["t1", "t1ce", "t2", "flair"]}, "the model reads the channels t1, t1ce, t2, flair, the cohort's are t1, t1ce, flair, t2"),
+        ({"frozen_encoder": facts["frozen_encoder"] | {"in_channels": 2}, "channels": ["t1", "flair"]}, "the model reads images of 2 channels (t1, flair), the cohort's have 3 (red, green, blue); give the same channels"),
+        ({"channels": ["blue", "green", "red"]}, "the model reads the channels blue, green, red, the cohort's are red, green, blue"),
     ]:
         write_json(folder / "model.json", facts | spoilt)
         with pytest.raises(InputError, match=re.escape(message)):

@@ -33,7 +33,7 @@ def examples(lab, table):
 
 
 def opened(lab, name):
-    from mil_workbench.exploring import open_run
+    from mil_workbench.finished import open_run
 
     return open_run(lab.root / "papermill_runs" / "example" / name)
 
