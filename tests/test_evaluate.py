@@ -240,3 +240,25 @@ def test_images_and_their_encoder(tmp_path, monkeypatch):
         write_json(folder / "model.json", facts | spoilt)
         with pytest.raises(InputError, match=re.escape(message)):
             evaluate(run=str(folder.path))
+
+
+def test_fold_of_another_cohort(run, tmp_path):
+    musk = load_cohort("musk1")
+    table = pd.read_csv(write_manifest(tmp_path / "abroad.csv", musk.bags[::3], musk.classes))
+    pd.DataFrame({"patient_id": table.patient_id, "fold": np.arange(len(table)) % 3}).to_csv("folds.csv", index=False)
+    opened, cases = evaluate(run=str(run), cohort="abroad.csv", folds="folds.csv", fold=1)
+    assert sorted(bag.patient_id for bag in cases.bags) == sorted(table.patient_id[1::3])
+    with pytest.raises(InputError, match="folds.csv: which of them is evaluated"):
+        evaluate(run=str(run), cohort="abroad.csv", folds="folds.csv")
+
+
+def test_encoder_that_was_trained_along(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_patches(tmp_path / "lab")
+    options = {"cohort": "lab", "patch_size": 32, "model": "abmil", "train_encoder": True, "encoder": "resnet18", "encoder_weights": "none", "run_name": "along", "n_folds": 2}
+    folder = run_once(DEFAULTS["train"] | BRIEF | options, DEFAULTS["train"])
+    opened, cases = evaluate(run=str(folder.path))
+    results = assessment.evaluate(*claimed(opened, cases))
+    assert results.scores["auroc"].value == pytest.approx(read_json(folder / "metrics.json")["test"]["auroc"])
+    assert "encoder: resnet18, trained with the model" in assessment.model_card(opened, cases, results)
+    opened.folder.release()
