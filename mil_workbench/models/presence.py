@@ -38,22 +38,39 @@ class MonotoneLinear(nn.Linear):
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)  # all inputs alike
-        nn.init.constant_(self.bias, -2.0)  # with what sixteen undecided concepts say, about even odds
+        nn.init.zeros_(self.bias)
 
     def forward(self, values: Tensor) -> Tensor:
         return F.linear(values, F.softplus(self.weight), self.bias)
 
 
 class ConceptPresenceMIL(nn.Module):
-    "Competing soft concepts, the presence of each in a bag, and a monotone decision."
+    "Concepts as points, the presence of each in a bag, and a monotone decision."
 
-    def __init__(self, in_features: int, n_classes: int, concepts: int = 16, hidden_features: int = 128, dropout: float = 0.25):
+    def __init__(
+        self,
+        in_features: int,
+        n_classes: int,
+        concepts: int = 16,
+        concept_features: int = 32,  # dimensions of the space they lie in
+        hidden_features: int = 512,
+        dropout: float = 0.25,
+    ):
         super().__init__()
         self.embedding = Embedding(in_features, hidden_features, dropout)
-        self.concepts = nn.Linear(hidden_features, concepts)
+        self.project = nn.Linear(hidden_features, concept_features)
+        self.concepts = nn.Parameter(torch.randn(concepts, concept_features) / 2)
+        self.sharpness = nn.Parameter(torch.ones(concepts))  # log of 1 / width²: at first an instance half shows a concept
         self.classifier = MonotoneLinear(concepts, n_classes - 1)
 
+    def detect(self, embedded: Tensor) -> Tensor:  # (N, H) -> (N, concepts), -1 to 1
+        "How far each instance shows each concept: a Gaussian of the mean squared distance."
+        placed, width = self.project(embedded), self.concepts.shape[1]
+        products = placed @ self.concepts.T
+        distance = (placed.square().sum(1, keepdim=True) - 2 * products + self.concepts.square().sum(1)).clamp_min(0) / width
+        return 2 * torch.exp(-distance * self.sharpness.exp()) - 1
+
     def forward(self, batch: BagBatch) -> MILOutput:
-        detected = with_absence(self.concepts(embed(self.embedding, batch))).softmax(1)[:, 1:]  # (N, concepts)
+        detected = self.detect(embed(self.embedding, batch))
         present = segment_max(detected, batch.bag_offsets)  # (B, concepts)
         return MILOutput(with_absence(self.classifier(present)), scores=self.classifier(detected))
