@@ -25,15 +25,30 @@ def test_peer_benchmark(run_notebook, project):
 
 
 def test_benchmarks(run_notebook, project):
-    done = run_notebook("benchmarks", seeds=1, digit_seeds=1, n_folds=2, epochs=2)
+    options = {"cohorts": "musk1,ucsb-breast", "repetitions": 1, "named": "mean", "named_repetitions": 2, "n_folds": 2, "epochs": 2}
+    done = run_notebook("benchmarks", **options)
     assert done.returncode == 0, done.stderr[-2000:]
     text = printed(project / "out.ipynb")
-    assert "chosen on validation" in text and "ratio of the means" in text
-    finished = list(project.glob("papermill_runs/benchmarks/*/metrics.json"))
-    assert len(finished) == 2 * 4 * 2 + 2 * 2
+    assert "interval reaches it" in text and "epoch and threshold of the test fold" in text and "gated attention 0.900" in text
+    finished = list(project.glob("papermill_runs/benchmarks-10-fold/*/metrics.json"))
+    assert len(finished) == 2 * 7 * 2 + 2 * 2 + 2 * 2, "seven models, one more repetition of the named one, and the other protocol"
     before = {path: path.stat().st_mtime_ns for path in finished}
-    assert run_notebook("benchmarks", seeds=1, digit_seeds=1, n_folds=2, epochs=2).returncode == 0
+    assert run_notebook("benchmarks", **options).returncode == 0
     assert before == {path: path.stat().st_mtime_ns for path in finished}, "finished runs are not run again"
+
+
+def test_selector_benchmark(run_notebook, project):
+    done = run_notebook("selector_benchmark", seeds=1, n_folds=2, epochs=2)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "ratio of the means" in printed(project / "out.ipynb")
+    assert len(list(project.glob("papermill_runs/benchmarks/*/metrics.json"))) == 2 * 2
+
+
+def test_conformance(run_notebook, project):
+    done = run_notebook("conformance", seeds=1, n_bags=40, epochs=2, n_workers=1)
+    assert done.returncode == 0, done.stderr[-2000:]
+    text = printed(project / "out.ipynb")
+    assert "concept_presence" in text and "an instance taken out" in text and "all as expected" in text
 
 
 def test_stability_study(run_notebook, project):
@@ -49,6 +64,6 @@ def test_stability_study(run_notebook, project):
 
 
 def test_misspelt_parameter_is_refused(run_notebook, project):
-    done = run_notebook("benchmarks", seed=1)
+    done = run_notebook("selector_benchmark", seed=1)
     assert done.returncode != 0
     assert "there is no parameter 'seed'; did you mean seeds?" in done.stderr.strip().splitlines()[-1]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'MOST_WRITTEN', 'Pooled', 'verify_group', 'pool', 'aurocs_of_runs', 'mean_over_folds', 'pooled_auroc',
-           'score_table', 'compare', 'summarise', 'panels', 'plot_pooled_roc', 'plot_forest', 'plot_differences',
-           'plot_epochs']
+           'repeated_scores', 'score_table', 'compare', 'summarise', 'panels', 'plot_pooled_roc', 'plot_forest',
+           'plot_differences', 'plot_epochs']
 
 # %% ../../nbs/evaluation/crossval.ipynb #a218aace
 import textwrap
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
-from .metrics import FEWEST_PATIENTS, METRICS, Metric, auroc, classification_metrics, patient_weights, weighted_metrics, weights_by_score
+from .metrics import FEWEST_PATIENTS, METRICS, Metric, auroc, bootstrap, classification_metrics, patient_weights, weighted_metrics, weights_by_score
 from ..files import InputError
 
 # %% ../../nbs/evaluation/crossval.ipynb #a4a28856
@@ -121,6 +121,27 @@ def pooled_auroc(predictions: Iterable[pd.DataFrame]) -> Metric:
     return classification_metrics(labels, said[columns].to_numpy(), said.patient_id.to_numpy(str), threshold=0.5)["auroc"]
 
 # %% ../../nbs/evaluation/crossval.ipynb #aaf50364
+def repeated_scores(repetitions: Sequence[pd.DataFrame]) -> tuple[dict[str, Metric], dict[str, float]]:
+    "Accuracy at one half and AUROC of two classes, means over `repetitions` (each every case once, as in predictions.csv), and their standard deviations between them."
+    tables = [table.sort_values("case_id").reset_index(drop=True) for table in repetitions]
+    first = tables[0]
+    negative, positive = (column for column in first if column.startswith("probability_"))
+    if not all(table.case_id.equals(first.case_id) and first.case_id.is_unique for table in tables):
+        raise InputError("every repetition of a cross-validation holds the same cases, each once; bring the missing folds back, or leave the repetition out")
+    is_positive = (first.label == positive.removeprefix("probability_")).to_numpy()
+    probabilities = np.stack([table[positive].to_numpy() for table in tables])  # (repetitions, n)
+    is_right = ((probabilities >= 0.5) == is_positive).astype(float)
+
+    def score(weights: np.ndarray) -> np.ndarray:  # (draws, n) -> (draws, 2)
+        accuracy = weights @ is_right.mean(0) / weights.sum(1)
+        return np.stack([accuracy, np.mean([auroc(*weights_by_score(is_positive, own, weights)) for own in probabilities], axis=0)], axis=1)
+
+    names = ("accuracy", "auroc")
+    alone = [is_right.mean(1), [auroc(*weights_by_score(is_positive, own, np.ones((1, len(own)))))[0] for own in probabilities]]
+    scores = bootstrap(score, is_positive.astype(int), first.patient_id.to_numpy(str))
+    return dict(zip(names, scores)), {name: float(np.std(values, ddof=1)) if len(tables) > 1 else np.nan for name, values in zip(names, alone)}
+
+# %% ../../nbs/evaluation/crossval.ipynb #241ad6b8
 SHOWN = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "brier": "Brier"}
 
 
@@ -137,7 +158,7 @@ def score_table(groups: dict[str, Pooled]) -> pd.DataFrame:
         } | {f"{SHOWN[name]}, pooled": str(metric) for name, metric in group.metrics.items()}
     return pd.DataFrame(rows).T.rename_axis("group")
 
-# %% ../../nbs/evaluation/crossval.ipynb #241ad6b8
+# %% ../../nbs/evaluation/crossval.ipynb #d3de62ba
 def _drawn_aurocs(group: Pooled, cases: pd.DataFrame, n_draws: int) -> np.ndarray:  # (1 + draws,), the first with everyone once
     "AUROC of the group on `cases` (case_id, patient_id, label), in draws of patients that are the same for every group."
     weights = np.concatenate([np.ones((1, len(cases))), patient_weights(cases.label.to_numpy(), cases.patient_id.to_numpy(str), n_draws, seed=0)])
@@ -171,7 +192,7 @@ def compare(groups: dict[str, Pooled], n_draws: int = 2000) -> pd.DataFrame:  # 
         rows.append((one.name, other.name, len(shared), difference, low, high))
     return pd.DataFrame(rows, columns=["group", "other", "cases", "difference", "low", "high"])
 
-# %% ../../nbs/evaluation/crossval.ipynb #04eced24
+# %% ../../nbs/evaluation/crossval.ipynb #db829d4b
 def summarise(groups: dict[str, Pooled], differences: pd.DataFrame) -> dict:
     "Scores and differences as a report's metrics.json has them."
     scores = {}
@@ -187,7 +208,7 @@ def summarise(groups: dict[str, Pooled], differences: pd.DataFrame) -> dict:
     pairs = differences.astype(object).where(differences.notna(), None)
     return {"groups": scores, "differences": pairs.to_dict("records")}
 
-# %% ../../nbs/evaluation/crossval.ipynb #db829d4b
+# %% ../../nbs/evaluation/crossval.ipynb #f47131c1
 def panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     "A grid of axes with shared scales and a title each; of many, smaller ones."
     many = len(titles) > 12
@@ -228,7 +249,7 @@ def plot_pooled_roc(groups: dict[str, Pooled]) -> Figure:
     figure.supylabel("true positive rate", fontsize="medium")
     return figure
 
-# %% ../../nbs/evaluation/crossval.ipynb #ab33359f
+# %% ../../nbs/evaluation/crossval.ipynb #01239465
 def plot_forest(groups: dict[str, Pooled]) -> Figure:
     "Pooled AUROC of each group with its interval, and the AUROCs of its runs."
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.3 * len(groups)), layout="constrained")
@@ -247,7 +268,7 @@ def plot_forest(groups: dict[str, Pooled]) -> Figure:
     plt.close(figure)
     return figure
 
-# %% ../../nbs/evaluation/crossval.ipynb #01239465
+# %% ../../nbs/evaluation/crossval.ipynb #bbd65a43
 MOST_WRITTEN = 8  # groups; of more, numbers in the cells could not be read
 
 
@@ -276,7 +297,7 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
     plt.close(figure)
     return figure
 
-# %% ../../nbs/evaluation/crossval.ipynb #bbd65a43
+# %% ../../nbs/evaluation/crossval.ipynb #72bb06e8
 def plot_epochs(groups: dict[str, Pooled], histories: pd.DataFrame, quantity: str, label: str) -> Figure:
     "A curve per run over its epochs, a panel per group; `histories` has columns run, group, epoch and `quantity`."
     figure, axes = panels([group.title for group in groups.values()])
