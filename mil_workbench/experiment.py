@@ -30,6 +30,7 @@ import torch
 from joblib import cpu_count
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.special import softmax
 from torch import nn
 from tqdm.auto import tqdm
 
@@ -330,9 +331,11 @@ def defined(value: float) -> float | None:
 
 # %% ../nbs/experiment.ipynb #cb722b1e
 def instance_weights(arrays: Mapping[str, np.ndarray], label: int) -> tuple[str, np.ndarray] | None:  # what they are, (N,)
-    "The weights a case is looked at by: its selection, that of its own class where there are several, else its attention."
+    "The weights a case is looked at by: its selection, that of its own class where there are several, else its attention, else the evidence of each instance as shares."
     if "selection" in arrays:
         return "selection weight", arrays["selection"][:, label if arrays["selection"].shape[1] > 1 else 0]
+    if "scores" in arrays:  # of models that respect the MIL assumption, one column per class but the first
+        return "share of the evidence", softmax(arrays["scores"][:, max(label, 1) - 1])
     return ("attention weight", arrays["instance_attention"]) if "instance_attention" in arrays else None
 
 
@@ -352,7 +355,7 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
     frequency = finding_by_position(seen)
     return {"auroc": auroc, "position_auroc": instance_auroc((position_weights(frequency, len(labels)), labels) for _, labels in known)}
 
-# %% ../nbs/experiment.ipynb #d27cc72b
+# %% ../nbs/experiment.ipynb #60fc4aa1
 def kept_epoch(folder: RunFolder) -> int:
     "The epoch whose weights a run kept."
     return load_checkpoint(folder / "checkpoints" / "best.safetensors")[1]["epoch"]
@@ -384,7 +387,7 @@ def surest_cases(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]]
         found.append((bag, said.instances[i], title))
     return found
 
-# %% ../nbs/experiment.ipynb #60fc4aa1
+# %% ../nbs/experiment.ipynb #abd85ed5
 def has_stain_weights(arrays: Mapping[str, np.ndarray]) -> bool:
     "Whether there are weights of stains and sections, as hierarchical attention gives them."
     return {"section", "stain", "case"} <= set(arrays)
@@ -407,7 +410,7 @@ def plot_attention(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag
         levels.append({"title": title, "stains": dict(zip(stain.groups, arrays["case"])), "sections": dict(zip(stain.groups, of_stains))})
     return plot_level_weights(levels)
 
-# %% ../nbs/experiment.ipynb #abd85ed5
+# %% ../nbs/experiment.ipynb #bb3b7529
 def read_rows(values: torch.Tensor | Rows, rows: np.ndarray) -> np.ndarray:
     "The `rows` of images or masks, in memory or on disk."
     rows = torch.from_numpy(np.asarray(rows))
@@ -458,7 +461,7 @@ def finish(run: Run, results: Results) -> None:
     write_json(run.folder / "metrics.json", results.metrics)
     run.folder.release()
 
-# %% ../nbs/experiment.ipynb #bb3b7529
+# %% ../nbs/experiment.ipynb #c8bf13d3
 def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any], on_epoch: Callable[[dict], None] | None = None) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
     folder = folder_of(values)
@@ -474,7 +477,7 @@ def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any], on_epoch: C
     finish(run, evaluate(run, cohort, model, sets))
     return run.folder
 
-# %% ../nbs/experiment.ipynb #c8bf13d3
+# %% ../nbs/experiment.ipynb #9a130e1f
 def run_quietly(values: Mapping[str, Any], defaults: Mapping[str, Any], threads: int) -> str:
     "`run_once` with `threads` threads and without a word; the run's folder."
     torch.set_num_threads(threads)
@@ -507,7 +510,7 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
         require_same_parameters(folder, values)
     return folders
 
-# %% ../nbs/experiment.ipynb #51444949
+# %% ../nbs/experiment.ipynb #931a0e56
 def start_extraction(namespace: Mapping[str, Any]) -> Run:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
     given, _, defaults = notebook_parameters(namespace)
@@ -524,7 +527,7 @@ def start_extraction(namespace: Mapping[str, Any]) -> Run:
     begin_anew(folder, values)
     return Run(SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name]))
 
-# %% ../nbs/experiment.ipynb #0dc7c5e1
+# %% ../nbs/experiment.ipynb #1461bfc8
 def load_images(extraction: Run) -> Cohort:
     "The cohort whose images are to be encoded."
     cohort = load_with(extraction.parameters, extraction.changed)
