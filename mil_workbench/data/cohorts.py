@@ -127,7 +127,7 @@ def read_manifest(path: str | Path) -> pd.DataFrame:
         raise InputError(f"{path}, line {row + 2}: case {manifest.case_id[row]}: no such file {manifest.file[row]}{others}")
     return manifest
 
-
+# %% ../../nbs/data/cohorts.ipynb #f269cc22
 def order_classes(labels: set[str], positive_class: str | None, source: str | Path, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
     "The classes in sorted order, the positive one last: `positive_class`, or HGG among LGG and HGG, or the last in sorted order. Those of a model, `classes`, stay as they are."
     if classes is not None:
@@ -142,7 +142,7 @@ def order_classes(labels: set[str], positive_class: str | None, source: str | Pa
         positive_class = "HGG"
     return (*sorted(labels - {positive_class}), *([positive_class] if positive_class else []))
 
-# %% ../../nbs/data/cohorts.ipynb #f269cc22
+# %% ../../nbs/data/cohorts.ipynb #8ae5c45a
 def natural(name: str) -> list:
     "A key that sorts match_2 before match_10."
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
@@ -158,7 +158,7 @@ def sort_sections(rows: pd.DataFrame) -> pd.DataFrame:
     order = sorted(range(len(rows)), key=lambda i: (natural(rows.stain.iloc[i]), natural(rows.section.iloc[i])))
     return rows.iloc[order]
 
-# %% ../../nbs/data/cohorts.ipynb #3a5afdcd
+# %% ../../nbs/data/cohorts.ipynb #a402a523
 def cohort_from_manifest(
     path: str | Path,  # of the CSV file
     store_folder: str | Path,  # where checked instances are kept
