@@ -78,6 +78,13 @@ def test_imports_run_one_way():
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.xdist_group("house")
+def test_groups_of_tests_share_a_process(request):
+    "With pytest 9.2, xdist 3.8 drops the groups without a word: each process makes its own JupyterLab, Slurm and small runs then."
+    if request.config.getoption("loadgroup", False):  # in one of xdist's processes
+        assert request.node.nodeid.endswith("@house")
+
+
 def test_import_is_light():
     code = "import sys, mil_workbench, mil_workbench.batch.parameters, mil_workbench.batch.run_folder; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
