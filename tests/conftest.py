@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+os.environ |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}  # a test takes one core: threads of three tests that wait for each other make them all several times as slow
 QUICK = {"cohort": "digits", "epochs": 3, "warmup_epochs": 1, "batch_size": 16, "bag_size": 16, "lr": 3e-3, "device": "cpu"}
 
 
@@ -30,13 +31,10 @@ def run_notebook(tmp_path):
 
 @pytest.fixture(autouse=True)
 def part_of_the_machine(request, tmp_path_factory, monkeypatch):
-    "A test takes one core; one that is marked `alone`, since it judges a time, has the machine to itself."
+    "A test that is marked `alone`, since it judges a time, has the machine to itself."
     for name in [name for name in os.environ if name.startswith("SLURM_") and name != "SLURM_CONF"]:
         monkeypatch.delenv(name)  # tests that run within a job are not the job
     is_alone = request.node.get_closest_marker("alone") is not None
-    if not is_alone:
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")  # for joblib's cpu_count: no processes of its own either, unless a test asks for them
     folder = tmp_path_factory.getbasetemp().parent  # of all workers
     with open(folder / "turnstile", "w") as turnstile, open(folder / "machine", "w") as machine:
         fcntl.flock(turnstile, fcntl.LOCK_EX)  # nobody overtakes a test that waits for the machine

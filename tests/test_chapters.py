@@ -34,7 +34,6 @@ def run_chapter(chapter: str, folder: str) -> None:
 @pytest.mark.parametrize("chapter", [pytest.param(chapter, marks=pytest.mark.alone if chapter in ALONE else ()) for chapter in CHAPTERS])
 def test_chapter(chapter, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which torch reads as the server imports it
     with tempfile.TemporaryDirectory() as folder:
         process = multiprocessing.get_context("forkserver").Process(target=run_chapter, args=(chapter, folder))
         process.start()

@@ -25,7 +25,7 @@ MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
 
 def start(project: Path, name: str, epochs: int) -> subprocess.Popen:
     log = open(project / f"{name}.log", "ab")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": ""}
+    environment = {**os.environ, "MPLBACKEND": ""}
     return subprocess.Popen([*MIL_WORKBENCH, "run", "train", *OPTIONS.split(), "--epochs", str(epochs), "--run-name", name], cwd=project, stdout=log, stderr=log, env=environment)
 
 

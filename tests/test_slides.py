@@ -1,6 +1,5 @@
 """From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
 import json
-import os
 import shutil
 import subprocess
 
@@ -97,7 +96,7 @@ def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_pat
     jobs = []
     for shard in (0, 1):
         command = papermill_command("extract_features", tmp_path / f"extract-{shard}.ipynb", tmp_path, shard=shard, **options, **extra)
-        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}))
+        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for job in jobs:
         _, errors = job.communicate(timeout=600)
         assert job.returncode == 0, errors[-2000:]
