@@ -72,7 +72,7 @@ def verify_folds(folds: Folds, cohort: Cohort, source: str = "folds") -> Folds:
 def balanced_folds(cases: pd.DataFrame, n_folds: int, seed: int) -> np.ndarray:  # (cases,) int
     "Return the fold of each case: stratified by label, whole patients."
     fold_of = np.empty(len(cases), dtype=np.int64)
-    if cases.label.value_counts().max() < n_folds:
+    if cases.label.value_counts().min() < n_folds:
         return dealt_folds(cases, n_folds, seed)
     splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=seed)
     for k, (_, held_out) in enumerate(splitter.split(cases, cases.label, cases.patient_id)):
