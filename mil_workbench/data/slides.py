@@ -29,7 +29,8 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from .bags import Bag, Rows, stain_levels
-from .cohorts import COLUMNS, Cohort, natural, order_classes
+from .classes import order_classes
+from .cohorts import COLUMNS, Cohort, natural
 from .prepare import prepare
 from .stain_normalisation import find_stains, normalise_stains
 from .stores import InstanceStore, source_key

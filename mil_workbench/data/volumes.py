@@ -25,7 +25,8 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from .bags import Bag, Rows
-from .cohorts import COLUMNS, Cohort, order_classes
+from .classes import order_classes
+from .cohorts import COLUMNS, Cohort
 from .prepare import prepare
 from .stores import InstanceStore, StoreArray, source_key
 from .tables import MISSING, read_table
