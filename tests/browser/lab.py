@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Iterator
 
 import psutil
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )
+PATIENCE = 300_000  # milliseconds that a busy machine may take for anything; only a failure waits so long
+expect.set_options(timeout=PATIENCE)
 WINDOW = {"width": 1280, "height": 1000}
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # no question in the corner
 
@@ -58,9 +60,9 @@ class Lab:
             (settings / name).with_suffix(".jupyterlab-settings").write_text(json.dumps(values))
         self.log = open(home / "server.log", "w")
         self.process = subprocess.Popen(command, cwd=root, env={**os.environ, **own, "MPLBACKEND": ""}, stdout=self.log, stderr=self.log)
-        for _ in range(600):
+        for _ in range(6000):
             try:
-                urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=5)
+                urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=60)
                 return
             except OSError:
                 time.sleep(0.1)
@@ -82,13 +84,13 @@ class Lab:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait()
         self.log.close()
 
     def open(self, page: Page, notebook: str) -> None:
         "Open `notebook`, a path below the root, in a workspace of its own."
         page.set_viewport_size(WINDOW)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={self.token}")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
@@ -101,7 +103,7 @@ class Lab:
         self.open(page, name)
         self.run_all(page)
 
-    def run_all(self, page: Page, timeout: float = 120) -> None:
+    def run_all(self, page: Page, timeout: float = 600) -> None:
         "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."
         prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()]
         until = time.monotonic() + timeout
