@@ -19,11 +19,11 @@ def papermill_command(notebook: str, output: Path, cwd: Path, **parameters) -> l
     return [sys.executable, "-m", "papermill", f"{ROOT}/nbs/runs/{notebook}.ipynb", str(output), "--cwd", str(cwd), "--start-timeout", "600", *given]
 
 
-def wait_until(condition, process: subprocess.Popen) -> None:
-    "Wait until `condition()` holds while `process` works towards it, however busy the machine is."
+def wait_until(condition, process: subprocess.Popen | None = None) -> None:
+    "Wait until `condition()` holds, however busy the machine is, while `process` works towards it."
     end = time.monotonic() + 600
     while not condition():
-        assert process.poll() is None, "it ended before"
+        assert process is None or process.poll() is None, "it ended before"
         assert time.monotonic() < end, "it never came to that"
         time.sleep(0.02)
 

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import wait_until
 
 from mil_workbench.batch.status import run_state, study_states
 from mil_workbench.files import read_json
@@ -27,7 +26,7 @@ if how == "crash": os._exit(3)
 if how == "full": (folder / "big").write_bytes(bytes(10**7))
 if how == "slow":
     (folder / "begun").touch()
-    time.sleep(600)
+    time.sleep(60)
 """
 
 
@@ -87,12 +86,14 @@ def test_success_attempts_and_kernels_of_their_own(project):
 def test_stop_signal_leaves_an_interrupted_run(project, number):
     process = subprocess.Popen([*MIL_WORKBENCH, "run", "page.ipynb", "--how", "slow", "--run-name", "slow"], cwd=project, stderr=subprocess.PIPE, text=True)
     folder = project / "papermill_runs" / "s" / "slow"
-    wait_until((folder / "begun").exists, process)
+    deadline = time.monotonic() + 60
+    while not (folder / "begun").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
     second = run(project, "run", "page.ipynb", "--how", "slow", "--run-name", "slow")
     assert second.returncode == 2 and "another process is writing here (host" in second.stderr and second.stderr.count("\n") == 1
     assert study_states(folder.parent)["slow"].state == "running"
     process.send_signal(number)
-    assert process.wait() == os.EX_TEMPFAIL
+    assert process.wait(20) == os.EX_TEMPFAIL
     state = run_state(folder)
     assert (state.state, state.reason) == ("interrupted", f"stopped by {number.name}; the same call goes on")
 

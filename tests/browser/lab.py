@@ -25,6 +25,8 @@ FLAGS = (
 PATIENCE = 300_000  # milliseconds that a busy machine may take for anything; only a failure waits so long
 expect.set_options(timeout=PATIENCE)
 WINDOW = {"width": 1280, "height": 1000}
+# what runs before JupyterLab knows of widgets is shown as text
+KNOWS_WIDGETS = "() => window.jupyterapp?.isPluginActivated('@jupyter-widgets/jupyterlab-manager:plugin')"
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # no question in the corner
 
 
@@ -52,7 +54,7 @@ class Lab:
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={self.port}", f"--ServerApp.base_url={prefix}", "--ServerApp.ip=127.0.0.1",
             f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--ServerApp.terminals_enabled=False",
+            "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True",
         ]
         settings = home / "settings" / "@jupyterlab"
         for name, values in SETTINGS.items():
@@ -94,7 +96,7 @@ class Lab:
         page.goto(f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={self.token}")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        page.wait_for_timeout(3000)  # what runs before JupyterLab knows of widgets is shown as text
+        page.wait_for_function(KNOWS_WIDGETS)
 
     def show(self, page: Page, *cells: str) -> None:
         "Write the code `cells` into a notebook of their own, open it and run it."
@@ -110,7 +112,7 @@ class Lab:
         while all(text == "[ ]:" for text in prompts()):  # a notebook that has just been opened may not listen yet
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            page.wait_for_timeout(2000)
+            page.wait_for_timeout(500)
         while not all(re.fullmatch(r"\[\d+\]:", text) for text in prompts()):
             failed = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')")
             assert failed.count() == 0, failed.first.inner_text()
