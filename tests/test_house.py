@@ -91,7 +91,7 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-STOPWATCH = re.compile(r"\b(perf_counter|process_time|timeit|time\.time)(_ns)?\(")  # a wait asks time.monotonic whether it has been long enough
+STOPWATCH = re.compile(r"\b(perf_counter|process_time|timeit|time\.time)(_ns)?\(|\bmonotonic\(\) -")  # a wait asks time.monotonic whether its end has come
 
 
 def test_only_slow_tests_that_are_alone_hold_a_stopwatch():
