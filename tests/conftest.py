@@ -3,6 +3,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ QUICK = {"cohort": "digits", "epochs": 3, "warmup_epochs": 1, "batch_size": 16, 
 def papermill_command(notebook: str, output: Path, cwd: Path, **parameters) -> list[str]:
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     output.parent.mkdir(parents=True, exist_ok=True)
-    return [sys.executable, "-m", "papermill", f"{ROOT}/nbs/runs/{notebook}.ipynb", str(output), "--cwd", str(cwd), *given]
+    return [sys.executable, "-m", "papermill", f"{ROOT}/nbs/runs/{notebook}.ipynb", str(output), "--cwd", str(cwd), "--start-timeout", "600", *given]
+
+
+def wait_until(condition, process: subprocess.Popen | None = None) -> None:
+    "Wait until `condition()` holds, however busy the machine is, while `process` works towards it."
+    end = time.monotonic() + 600
+    while not condition():
+        assert process is None or process.poll() is None, "it ended before"
+        assert time.monotonic() < end, "it never came to that"
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -1,19 +1,18 @@
-"""Every chapter that exports runs from top to bottom, one case each, in a process of its own."""
+"""Every notebook that a bare `nbdev_test` runs, one case each, in a process of its own."""
 import multiprocessing
 import os
 import tempfile
 from pathlib import Path
 
 import pytest
+from nbdev.config import get_config
+from nbdev.test import nbdev_test
 from nbdev.test import test_nb as run_and_judge
 
 ROOT = Path(__file__).resolve().parent.parent
-CHAPTERS = sorted(
-    str(path.relative_to(ROOT / "nbs"))
-    for path in (ROOT / "nbs").rglob("*.ipynb")
-    if not {"runs", "explore", ".ipynb_checkpoints"} & set(path.parts) and path.name != "index.ipynb"
-)
-ALONE = {"data/stores.ipynb"}  # judges times closely
+NOTEBOOKS = [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
+CHAPTERS = [str(path.relative_to(ROOT / "nbs")) for path in NOTEBOOKS if not (path.parent / ".notest").exists()]
+SKIPPED = get_config(path=ROOT).tst_flags.split()  # cells
 
 # Importing these takes longer than most chapters do. A process that has imported them, and nothing of ours, is forked for each chapter.
 HEAVY = ["accelerate", "h5py", "matplotlib.pyplot", "nbdev.test", "pandas", "pytest", "scipy.stats", "sklearn.metrics", "torchvision"]
@@ -27,11 +26,11 @@ def run_chapter(chapter: str, folder: str) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     os.chdir(ROOT / "nbs")
-    has_passed, _ = run_and_judge(ROOT / "nbs" / chapter, skip_flags=["notest"], basepath=ROOT)
+    has_passed, _ = run_and_judge(ROOT / "nbs" / chapter, skip_flags=SKIPPED, basepath=ROOT)
     raise SystemExit(0 if has_passed else 1)
 
 
-@pytest.mark.parametrize("chapter", [pytest.param(chapter, marks=pytest.mark.alone if chapter in ALONE else ()) for chapter in CHAPTERS])
+@pytest.mark.parametrize("chapter", CHAPTERS)
 def test_chapter(chapter, monkeypatch):
     monkeypatch.setenv("MPLBACKEND", "agg")
     with tempfile.TemporaryDirectory() as folder:
@@ -39,3 +38,19 @@ def test_chapter(chapter, monkeypatch):
         process.start()
         process.join()
         assert process.exitcode == 0, Path(folder, "told").read_text()[-6000:]
+
+
+def test_nbdev_test_runs_the_same(monkeypatch):
+    "As typed at the project's root: the same notebooks, and the same of their cells, and no others than those that have tests of their own."
+    seen = {}
+
+    def stand_in(function, files, skip_flags, force_flags, basepath, **_):
+        seen.update(function=function, files=files, skipped=(skip_flags, force_flags), basepath=basepath)
+        return [(True, 0.0)] * len(files)
+
+    monkeypatch.setattr("nbdev.test.parallel", stand_in)
+    monkeypatch.chdir(ROOT)
+    nbdev_test()
+    assert sorted(str(path.relative_to(ROOT / "nbs")) for path in seen["files"]) == CHAPTERS
+    assert (seen["function"], seen["skipped"], seen["basepath"]) == (run_and_judge, (SKIPPED, []), ROOT)
+    assert {path.parent.name for path in NOTEBOOKS} - {path.parent.name for path in seen["files"]} == {"runs", "explore"}

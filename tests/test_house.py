@@ -1,4 +1,5 @@
-"""What holds the house together: notebooks and package agree, and imports run one way."""
+"""What holds the house together: notebooks and package agree, imports run one way, and no ordinary test judges a clock."""
+import ast
 import json
 import re
 import shutil
@@ -88,6 +89,24 @@ def test_groups_of_tests_share_a_process(request):
 def test_import_is_light():
     code = "import sys, mil_workbench, mil_workbench.batch.parameters, mil_workbench.batch.run_folder; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+STOPWATCH = re.compile(r"\b(perf_counter|process_time|timeit|time\.time)(_ns)?\(|\bmonotonic\(\) -")  # a wait asks time.monotonic whether its end has come
+
+
+def test_only_slow_tests_that_are_alone_hold_a_stopwatch():
+    "Other work on the machine fails what judges a time. An example that needs a clock brings its own."
+    examples = [(path, cell) for path in NOTEBOOKS if "runs" not in path.parts for cell in cells(path) if cell["cell_type"] == "code" and not is_export(cell)]
+    found = [f"{path.name}: {source(cell)}" for path, cell in examples if STOPWATCH.search(source(cell))]
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        of_all = {ast.unparse(mark) for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark" for mark in getattr(node.value, "elts", [node.value])}
+        for test in (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")):
+            marks = of_all | {ast.unparse(mark) for mark in test.decorator_list}
+            if (STOPWATCH.search(ast.get_source_segment(text, test)) or "pytest.mark.alone" in marks) and not {"pytest.mark.slow", "pytest.mark.alone"} <= marks:
+                found.append(f"{path.name}: {test.name}")
+    assert not found, f"mark them slow and alone, or judge something else: {found}"
 
 
 @pytest.mark.slow  # a time: other work on the machine would fail it

@@ -149,6 +149,7 @@ def test_grid_runs_here_and_only_what_is_left(project):
     assert "0, 1 more finished" in again.stdout and again.returncode == 0
 
 
+@pytest.mark.slow  # a time: other work on the machine would fail it
 @pytest.mark.alone
 def test_help_answers_within_half_a_second(project):
     seconds = []
@@ -160,6 +161,7 @@ def test_help_answers_within_half_a_second(project):
     assert min(seconds) < 0.5, f"{min(seconds):.2f} s"
 
 
+@pytest.mark.slow  # a time: other work on the machine would fail it
 @pytest.mark.alone
 def test_first_cell_comes_soon_after_what_papermill_takes(project):
     write_notebook(project / "first.ipynb", PARAMETERS, 'import time\nfrom pathlib import Path\nPath("first").write_text(str(time.time()))')

@@ -176,6 +176,7 @@ print(prepared / read, peak - idle, int((store.array(name, "instance_labels") > 
 
 @needs_real_volumes
 @pytest.mark.slow  # a time: other work on the machine would fail it
+@pytest.mark.alone
 def test_preparing_a_real_patient_costs_little(tmp_path):
     done = subprocess.run([sys.executable, "-c", PREPARE_A_PATIENT, BRATS_SPACE, tmp_path / "store"], capture_output=True, text=True, check=True)
     ratio, megabytes, lesion_slices = map(float, done.stdout.split())
@@ -199,6 +200,7 @@ def test_real_patients_by_manifest(tmp_path):
 
 
 @pytest.mark.slow  # a time: other work on the machine would fail it
+@pytest.mark.alone
 def test_second_start_is_quick(run_notebook, tmp_path, brats_folder):
     options = {**SMALL, "cohort": brats_folder}
     assert run_notebook(**options, run_name="first").returncode == 0

@@ -3,11 +3,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pandas as pd
 import psutil
 import pytest
+from conftest import wait_until
 
 OPTIONS = "--cohort digits --epochs 8 --warmup-epochs 1 --batch-size 7 --bag-size 16 --dropout 0.25 --patience None --lr 1e-3 --device cpu --study shared".split()
 
@@ -17,30 +17,23 @@ def start(folder, name: str) -> subprocess.Popen:
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def wait_for(condition, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    assert condition()
-
-
 @pytest.mark.slow
 def test_two_processes_are_stopped_and_killed_and_go_on(tmp_path):
     (tmp_path / "settings.ini").touch()
     runs = tmp_path / "papermill_runs" / "shared"
     assert start(tmp_path, "two").wait() == 0
     stopped = start(tmp_path, "stopped")
-    wait_for((runs / "stopped" / "history.csv").exists)
+    wait_until((runs / "stopped" / "history.csv").exists, stopped)
     stopped.send_signal(signal.SIGUSR1)
     assert stopped.wait() == os.EX_TEMPFAIL
     assert "asked to stop" in (runs / "stopped" / "train.ipynb").read_text()
     killed = start(tmp_path, "stopped")
-    wait_for(lambda: len(pd.read_csv(runs / "stopped" / "history.csv")) >= 4)
+    wait_until(lambda: len(pd.read_csv(runs / "stopped" / "history.csv")) >= 4, killed)
     family = psutil.Process(killed.pid).children(recursive=True)
     assert len(family) >= 3  # the kernel and its two processes at least
     family[0].kill()
     assert killed.wait() == 1
-    assert not psutil.wait_procs(family, timeout=10)[1], "nobody is left behind"
+    assert not psutil.wait_procs(family, timeout=300)[1], "nobody is left behind"
     assert start(tmp_path, "stopped").wait() == 0
 
     two, resumed = (pd.read_csv(runs / name / "history.csv").drop(columns="seconds") for name in ("two", "stopped"))

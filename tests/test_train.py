@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import QUICK, papermill_command
+from conftest import QUICK, papermill_command, wait_until
 
 from mil_workbench.files import read_json
 from mil_workbench.training.checkpoints import load_checkpoint
@@ -65,12 +65,10 @@ def test_plain_papermill_refuses(run_notebook, tmp_path, parameters, message):
 
 
 def test_second_writer_is_refused_and_harms_nothing(run_notebook, tmp_path):
-    options = {**QUICK, "epochs": 200, "study": "shared", "run_name": "run"}
+    options = {**QUICK, "epochs": 10_000, "study": "shared", "run_name": "run"}
     first = subprocess.Popen(papermill_command("train", tmp_path / "first.ipynb", tmp_path, **options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     history = tmp_path / "papermill_runs/shared/run/history.csv"
-    deadline = time.time() + 120
-    while time.time() < deadline and not history.exists():
-        time.sleep(0.05)
+    wait_until(history.exists, first)
     second = run_notebook(output="second.ipynb", **options)
     first_alive = first.poll() is None
     for member in [*psutil.Process(first.pid).children(recursive=True), psutil.Process(first.pid)]:

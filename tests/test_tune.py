@@ -4,13 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import optuna
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, papermill_command
+from conftest import ROOT, papermill_command, wait_until
 
 from mil_workbench import experiment, tuning
 from mil_workbench.batch.status import study_states
@@ -65,14 +64,9 @@ def test_two_workers_share_a_study_and_prune_the_bad(project):
 
 
 def wait_for(path, n_epochs, process):
-    deadline = time.time() + 120
-    while time.time() < deadline:
-        found = list(path.glob("digits-*/history.csv"))
-        if found and len(pd.read_csv(found[0])) >= n_epochs:
-            return found[0]
-        assert process.poll() is None, "ended before it could be interrupted"
-        time.sleep(0.02)
-    raise AssertionError(f"no run with {n_epochs} epochs")
+    find = lambda: next((history for history in path.glob("digits-*/history.csv") if len(pd.read_csv(history)) >= n_epochs), None)
+    wait_until(find, process)
+    return find()
 
 
 def test_worker_stopped_and_killed_in_mid_trial_goes_on(project):

@@ -15,14 +15,18 @@ from pathlib import Path
 from typing import Iterator
 
 import psutil
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
     "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )
+PATIENCE = 300_000  # milliseconds that a busy machine may take for anything; only a failure waits so long
+expect.set_options(timeout=PATIENCE)
 WINDOW = {"width": 1280, "height": 1000}
+# what runs before JupyterLab knows of widgets is shown as text
+KNOWS_WIDGETS = "() => window.jupyterapp?.isPluginActivated('@jupyter-widgets/jupyterlab-manager:plugin')"
 SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # no question in the corner
 
 
@@ -50,7 +54,7 @@ class Lab:
         command = [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={self.port}", f"--ServerApp.base_url={prefix}", "--ServerApp.ip=127.0.0.1",
             f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--ServerApp.terminals_enabled=False",
+            "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True",
         ]
         settings = home / "settings" / "@jupyterlab"
         for name, values in SETTINGS.items():
@@ -58,9 +62,9 @@ class Lab:
             (settings / name).with_suffix(".jupyterlab-settings").write_text(json.dumps(values))
         self.log = open(home / "server.log", "w")
         self.process = subprocess.Popen(command, cwd=root, env={**os.environ, **own, "MPLBACKEND": ""}, stdout=self.log, stderr=self.log)
-        for _ in range(600):
+        for _ in range(6000):
             try:
-                urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=5)
+                urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=60)
                 return
             except OSError:
                 time.sleep(0.1)
@@ -82,17 +86,17 @@ class Lab:
 
     def close(self) -> None:
         self.process.terminate()
-        self.process.wait(20)
+        self.process.wait()
         self.log.close()
 
     def open(self, page: Page, notebook: str) -> None:
         "Open `notebook`, a path below the root, in a workspace of its own."
         page.set_viewport_size(WINDOW)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(PATIENCE)
         page.goto(f"{self.url}lab/workspaces/{secrets.token_hex(4)}/tree/{notebook}?reset&token={self.token}")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").wait_for()
-        page.wait_for_timeout(3000)  # what runs before JupyterLab knows of widgets is shown as text
+        page.wait_for_function(KNOWS_WIDGETS)
 
     def show(self, page: Page, *cells: str) -> None:
         "Write the code `cells` into a notebook of their own, open it and run it."
@@ -101,14 +105,14 @@ class Lab:
         self.open(page, name)
         self.run_all(page)
 
-    def run_all(self, page: Page, timeout: float = 120) -> None:
+    def run_all(self, page: Page, timeout: float = 600) -> None:
         "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."
         prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()]
         until = time.monotonic() + timeout
         while all(text == "[ ]:" for text in prompts()):  # a notebook that has just been opened may not listen yet
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            page.wait_for_timeout(2000)
+            page.wait_for_timeout(500)
         while not all(re.fullmatch(r"\[\d+\]:", text) for text in prompts()):
             failed = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')")
             assert failed.count() == 0, failed.first.inner_text()

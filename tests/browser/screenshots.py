@@ -20,7 +20,7 @@ SHOWN = {  # notebook: what is brought into view, by its class
 def take(lab: labs.Lab, page, notebook: str, selector: str) -> None:
     "Run `notebook` and keep a picture of its first viewer."
     lab.open(page, f"explore/{notebook}.ipynb")
-    lab.run_all(page, timeout=240)
+    lab.run_all(page)
     shown = page.locator(selector).first
     shown.scroll_into_view_if_needed()
     page.wait_for_timeout(2000)

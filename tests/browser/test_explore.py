@@ -38,9 +38,9 @@ def opened(lab, name):
     return open_run(lab.root / "papermill_runs" / "example" / name)
 
 
-def viewer_of(lab, page, notebook, place=0, timeout=240):
+def viewer_of(lab, page, notebook, place=0):
     lab.open(page, f"explore/{notebook}.ipynb")
-    lab.run_all(page, timeout)
+    lab.run_all(page)
     shown = page.locator(".mil-viewer").nth(place)
     shown.wait_for()
     return shown

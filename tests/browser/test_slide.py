@@ -118,7 +118,7 @@ def on_screen(page, size: tuple[int, int], place: tuple[float, float]) -> tuple[
 
 def opened_patch(page, number: int, n: int) -> dict:
     "What the viewer says of patch `number` of a section of `n` once that is open."
-    page.locator(".mil-patch dd", has_text=f"{number + 1} of {n}").wait_for(timeout=10_000)
+    page.locator(".mil-patch dd", has_text=f"{number + 1} of {n}").wait_for()
     page.wait_for_timeout(300)
     return dict(zip(page.locator(".mil-patch dt").all_inner_texts(), page.locator(".mil-patch dd").all_inner_texts()))
 
@@ -228,7 +228,7 @@ def test_by_keyboard(lab, page, case):
         if page.evaluate("document.activeElement.classList.contains('openseadragon-canvas')"):
             break
     page.keyboard.press("ArrowDown")  # 40 pixels of the screen, from the edge between two rows
-    page.locator(".mil-stage .mil-readout", has_text="in the middle: patch 13,").wait_for(timeout=10_000)
+    page.locator(".mil-stage .mil-readout", has_text="in the middle: patch 13,").wait_for()
     page.keyboard.press("Enter")
     facts = opened_patch(page, 12, 20)
     assert float(facts["weight in its section"]) == pytest.approx(weights[12] / weights.sum(), rel=1e-3)

@@ -75,7 +75,7 @@ def canvas(page: Page):
 def settle(page: Page) -> None:
     "Wait until NiiVue's picture stays as it is."
     before = None
-    for _ in range(60):
+    for _ in range(600):
         page.wait_for_timeout(400)
         now = picture(page)
         if before is not None and np.array_equal(before, now) and now.max() > 60:

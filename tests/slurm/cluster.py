@@ -113,12 +113,12 @@ class Cluster:
 
     def run(self, *command: str, **options) -> str:
         "What one of Slurm's commands prints, e.g. `run('sbatch', '--parsable', input=script)`; fails if it does."
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60, **options)
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=600, **options)
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
         return done.stdout.strip()
 
-    def wait_for(self, condition, what: str, seconds: float = 60):
+    def wait_for(self, condition, what: str, seconds: float = 600):
         "Wait until `condition()` holds; a daemon that ended meanwhile is an error."
         end = time.monotonic() + seconds
         while not condition():

@@ -71,7 +71,7 @@ def logs_whole(project: Path) -> str:
 
 
 def test_five_folds_each_preempted_end_by_themselves_with_local_numbers(cluster, project, monkeypatch):
-    began = time.monotonic()
+    end = time.monotonic() + 1800
     done = workbench(project, "submit", "train", "--study", "folds", "--fold", "0-4", *TRAINING, "--report")
     submitted_job(done)
     assert "each asks for           1 cores, 300M, 00:30:00 on scavenge, account p12345; at most 2 at a time" in done.stdout
@@ -85,12 +85,12 @@ def test_five_folds_each_preempted_end_by_themselves_with_local_numbers(cluster,
         training = {name for name in running & spared if (study / name / "history.csv").exists()}
         if training and (len(training) == 2 or len(spared) == 1):  # both nodes are taken for a moment
             cluster.run("sbatch", "--parsable", "--partition=short", "--nodes=2", "--cpus-per-task=2", "--exclusive", "--output=/dev/null", input="#!/bin/sh\nsleep 1\n")
-            cluster.wait_for(lambda: not any(state.state == "running" for name, state in study_states(study).items() if name in training), "the preemption", 60)
+            cluster.wait_for(lambda: not any(state.state == "running" for name, state in study_states(study).items() if name in training), "the preemption")
         spared -= {name for name in names if (study / name / "attempts").exists() or states[name].state in ("interrupted", "queued") and states[name].attempts}
         spared -= {name for name in names if states[name].state == "finished"}
-        assert time.monotonic() - began < 400, logs(project)
+        assert time.monotonic() < end, logs(project)
         time.sleep(0.2)
-    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the array and its report", 240)
+    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the array and its report")
     assert {state.state for state in study_states(study).values()} == {"finished"}, logs(project)
     assert min(state.attempts for name, state in study_states(study).items() if name in names) >= 2, logs(project)
     assert most_at_once == 2
@@ -122,7 +122,7 @@ def test_time_limit_requeue_lost_node_and_scancel(cluster, project):
     study = project / "papermill_runs" / "struck"
     name_of = {task["given"]["how"]: task["run_name"] for task in map(json.loads, (study / "submitted/1/tasks.jsonl").read_text().splitlines())}
     state = lambda how: study_states(study)[name_of[how]]
-    cluster.wait_for(lambda: all((study / name / "begun").exists() for name in name_of.values()), "the four tasks to begin", 90)
+    cluster.wait_for(lambda: all((study / name / "begun").exists() for name in name_of.values()), "the four tasks to begin")
     assert {state(how).state for how in struck} == {"running"}
     cluster.run("scontrol", "update", f"jobid={job}_0", "EndTime=now+30")
     cluster.run("scontrol", "requeue", f"{job}_1")
@@ -132,7 +132,7 @@ def test_time_limit_requeue_lost_node_and_scancel(cluster, project):
     node = read_json(study / name_of["node"] / "attempt.json")["host"]
     cluster.kill_node(node)
     try:
-        cluster.wait_for(lambda: all(state(how).state == "finished" for how in ("limit", "requeue", "node")), "the others to finish", 150)
+        cluster.wait_for(lambda: all(state(how).state == "finished" for how in ("limit", "requeue", "node")), "the others to finish")
     finally:
         cluster.start_node(node)
     assert [state(how).attempts >= 2 for how in ("limit", "requeue", "node")] == [True] * 3
@@ -148,12 +148,12 @@ def test_process_of_a_lost_node_that_lives_on_writes_no_more(cluster, project, m
     options = [word if word != "24" else "80" for word in TRAINING]
     submitted_job(workbench(project, "submit", "train", "--study", "lost", "--fold", "0", *options))
     study = project / "papermill_runs" / "lost"
-    cluster.wait_for(lambda: list(study.glob("*/history.csv")), "the run to train", 90)
+    cluster.wait_for(lambda: list(study.glob("*/history.csv")), "the run to train")
     [run] = [path.parent for path in study.glob("*/history.csv")]
     node = read_json(run / "attempt.json")["host"]
     cluster.kill_node(node, jobs=False)  # Slurm sees it no more, but its processes go on
     try:
-        cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the other node to finish the run", 240)
+        cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the other node to finish the run")
         assert run_state(run).state == "finished" and run_state(run).attempts == 2, logs(project)
         assert "another process has taken this run over; this one ends here" in logs_whole(project)
         assert not cluster.processes(node)
@@ -168,8 +168,8 @@ def test_process_of_a_lost_node_that_lives_on_writes_no_more(cluster, project, m
     pd.testing.assert_frame_equal(*histories, check_exact=True)
 
 
-@pytest.mark.alone
-def test_five_thousand_tasks_in_arrays_that_the_site_allows(cluster, project):
+def submit_five_thousand(cluster, project) -> tuple[float, float]:
+    "Submit five thousand tasks and ask for them: the seconds that each of the two took."
     cluster.run("scontrol", "update", "partitionname=scavenge", "state=down")
     try:
         seeds = ["--seed", "0-999", "--fold", "0-4", "--cohort", "digits"]
@@ -185,14 +185,25 @@ def test_five_thousand_tasks_in_arrays_that_the_site_allows(cluster, project):
         telling = time.perf_counter() - began
         assert told.stdout.startswith("many: 5000 runs: 5000 queued")
         print(f"5,000 tasks: submitted in {submitting:.1f} s, status in {telling:.1f} s")
-        assert submitting < 5 and telling < 3
         more = workbench(project, "submit", "train", "--study", "more", "--cohort", "digits")
         assert more.returncode == 2 and more.stderr == "mil-workbench: 1 tasks and the 5000 in the queue are more than the 5000 that quest.toml allows (max_submitted); submit fewer at a time\n"
         again = workbench(project, "submit", "train", "--study", "many", *seeds)
         assert "0, 5000 more queued" in again.stdout
         cluster.run("scancel", *(array["job"] for array in arrays))
+        return submitting, telling
     finally:
         cluster.run("scontrol", "update", "partitionname=scavenge", "state=up")
+
+
+def test_five_thousand_tasks_in_arrays_that_the_site_allows(cluster, project):
+    submit_five_thousand(cluster, project)
+
+
+@pytest.mark.slow  # a time: other work on the machine would fail it
+@pytest.mark.alone
+def test_five_thousand_tasks_are_submitted_in_seconds(cluster, project):
+    submitting, telling = submit_five_thousand(cluster, project)
+    assert submitting < 5 and telling < 3
 
 
 def test_what_slurm_refuses_is_one_line_and_nothing_is_submitted_by_halves(cluster, project):
@@ -219,6 +230,6 @@ def test_plain_sbatch_script(cluster, project):
     environment = f"--export=ALL,MIL_WORKBENCH_ENVIRONMENT={Path(sys.executable).parent.parent}"
     options = ["--partition=gengpu", "--account=p1", "--gres=none", "--cpus-per-task=1", "--mem=300M", "--array=0-1", environment]
     cluster.run("sbatch", *options, "train_folds.sbatch", *TRAINING, "--epochs", "3", cwd=project)
-    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "two folds", 120)
+    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "two folds")
     states = study_states(project / "papermill_runs" / "folds")
     assert [state.state for state in states.values()] == ["finished"] * 2, (states, [path.read_text()[-800:] for path in project.glob("papermill_runs/*.log")])
