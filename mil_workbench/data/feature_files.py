@@ -200,7 +200,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: holds more than tensors, and reading it could run code; save the tensor of features alone") from None
+        raise InputError(f"{path}: holds more than tensors or is damaged, and reading it could run code; save the tensor of features alone") from None
     tensors = content if isinstance(content, dict) else {"features": content}
     tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     if not tensors:
