@@ -1,8 +1,9 @@
-"""Feature files as they come: whatever one holds, it is read rightly, or one sentence names it."""
+"""Feature files as they come, and the store they are kept in: whatever goes wrong with a file or a disk, one sentence names it."""
 import contextlib
 import math
 import os
 import pickle
+import resource
 import tempfile
 import tracemalloc
 import warnings
@@ -21,6 +22,7 @@ from hypothesis.extra import numpy as hnp
 
 from mil_workbench.data import feature_files
 from mil_workbench.data.features import join_files, read_features
+from mil_workbench.data.stores import InstanceStore
 from mil_workbench.files import InputError
 
 VALUES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -573,3 +575,41 @@ def test_coordinates_of_other_widths_are_named(first, second, tmp_path):
     parts = {name: torch.from_numpy(read_features(tmp_path / name)["coords"]) for name in ("1.h5", "2.h5")}
     with pytest.raises(InputError, match=r"case c1: coords has the shape \(6, \d\) in 2.h5, but \(6, \d\) in 1.h5"):
         join_files("c1", "coords", parts)
+
+
+# The store
+
+
+def test_full_disk_names_the_store_and_what_was_kept_is_whole(tmp_path):
+    store = InstanceStore(tmp_path / "store")
+    store.write("a", {"path": "a"}, VALUES)
+    store.finish()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))  # no file may grow any further, as on a full disk
+    try:
+        with pytest.raises(InputError, match=f"{store.folder}: cannot be written to .*; make room there"):
+            store.write("b", {"path": "b"}, np.ones((2**14, 4), np.float32))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(store.folder.glob(".*")) and list(InstanceStore(store.folder).records) == ["a"]
+    assert store.verify() == 1
+    store.write("b", {"path": "b"}, VALUES * 2)
+    assert len(InstanceStore(store.folder)) == 12
+
+
+def test_folder_that_may_not_be_written_to_is_read_and_named():
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        store = InstanceStore(Path(name) / "store")
+        store.write("a", {"path": "a"}, VALUES)
+        store.finish()
+        store.folder.chmod(0o555)
+        with as_nobody():
+            again = InstanceStore(store.folder)
+            assert np.array_equal(again.read(torch.arange(6)).numpy(), VALUES)
+            again.discard([])
+            for change in (lambda: again.write("b", {"path": "b"}, VALUES), lambda: again.discard(["a"]), again.finish):
+                with pytest.raises(InputError, match=f"{store.folder}: cannot be written to .Permission denied."):
+                    change()
+        assert store.verify() == 1
+        store.folder.chmod(0o755)
