@@ -135,7 +135,7 @@ def find_template() -> Path:
 def ask(*words: str) -> str:
     "What a command of Slurm prints; its refusal is an `InputError`."
     try:
-        done = subprocess.run(words, capture_output=True, text=True)
+        done = subprocess.run(words, capture_output=True, text=True, errors="replace")
     except FileNotFoundError:
         raise InputError(f"{words[0]} is not on this machine: submit from a login node of the cluster, or run here with --local") from None
     if done.returncode != 0:

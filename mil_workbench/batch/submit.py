@@ -75,6 +75,8 @@ def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, rep
         jobs = submit_scripts([script for script, _, _ in arrays], note)
     except BaseException:
         shutil.rmtree(path.parent)
+        with suppress(OSError):  # unless there are earlier submissions
+            path.parent.parent.rmdir()
         raise
     print(f"submitted {len(tasks)} tasks as job {', '.join(jobs)}; scripts and logs in {path.parent}")
     if report:

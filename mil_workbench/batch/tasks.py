@@ -25,16 +25,18 @@ from .parameters import Parameter, check_values, parse_text, read_parameters
 from .rules import plan_run
 from .spaces import plan_trials
 from .status import State, planned_runs, read_tasks
-from ..files import InputError, project_root, write_text
+from ..files import InputError, project_root, resolve, write_text
 
 # %% ../../nbs/batch/tasks.ipynb #269c0713
-ONE_VALUE = ("patch_pattern", "base", "space")  # texts in which a comma is part of the value
+ONE_VALUE = ("patch_pattern", "base", "space", "positive_class", "stain_map")  # texts in which a comma is part of the value
 
 
 def parse_values(parameter: Parameter, text: str) -> list[Any]:
     "The values that `text` lists for `parameter`; one that stands there twice is an `InputError`."
+    if parameter.base is str and (parameter.name in ONE_VALUE or ("," in text and os.path.exists(resolve(text)))):
+        return [parse_text(parameter, text)]
     values = []
-    for word in [text] if parameter.name in ONE_VALUE else text.split(","):
+    for word in text.split(","):
         first, dash, last = word.strip().partition("-")
         if parameter.base is int and dash and first.isdigit() and last.isdigit():
             if int(first) > int(last):
@@ -91,8 +93,8 @@ def write_grid(path: Path, notebook: Path) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def read_grid(path: Path) -> dict[str, list[Any]]:
-    "The grid in the file `path`; empty where there is no file."
+def read_grid(path: Path, parameters: Mapping[str, Parameter]) -> dict[str, list[Any]]:
+    "The grid in the file `path` for a notebook with these `parameters`; empty where there is no file."
     import yaml
 
     try:
@@ -104,13 +106,13 @@ def read_grid(path: Path) -> dict[str, list[Any]]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: a grid has lines of the form name: value")
     listed = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
-    return {name: require_distinct(f"{path}: {name}", [_number(value) for value in values]) for name, values in listed.items()}
+    return {name: require_distinct(f"{path}: {name}", [_number(parameters.get(name), value) for value in values]) for name, values in listed.items()}
 
 
-def _number(value: Any) -> Any:
-    "YAML 1.1 takes 1e-4, without a point, for text."
+def _number(parameter: Parameter | None, value: Any) -> Any:
+    "YAML 1.1 takes 1e-4, without a point, for text; where a number is asked for it is one."
     try:
-        return float(value) if isinstance(value, str) and "e" in value.lower() else value
+        return float(value) if isinstance(value, str) and parameter is not None and parameter.base in (int, float) else value
     except ValueError:
         return value
 
