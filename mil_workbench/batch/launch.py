@@ -167,7 +167,7 @@ def reason_of(execution: Execution) -> str:
     if error is None:
         with contextlib.suppress(InputError):
             for number, cell in enumerate(read_json(execution.output)["cells"], 1):
-                if cell["cell_type"] == "code" and cell["execution_count"] is None:
+                if cell["cell_type"] == "code" and cell["execution_count"] is None and "".join(cell["source"]).strip():
                     return f"the notebook ended before it had written metrics.json; its cell {number} was not run, so something before it called sys.exit"
         return "the notebook ended before it had written metrics.json, whole"
     if isinstance(error, RuntimeError) and code is not None:  # that is how the client says that the kernel is gone

@@ -220,15 +220,14 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_submitted_by_halves(clust
 
 def test_names_of_any_text_survive_job_scripts_tasks_and_logs(cluster, project):
     text = "it's \"odd\": $HOME `x` \\ 🧠 עברית\u2028\n; & | <a> {b} %A #SBATCH"
-    names = ["a b", "it's", "50%A #1 (x); & | > *?!", "🧠 עברית {{ name }}", "n" * 200]
+    names = ["it's 50%A #1 (x); & | > *?!", "🧠 עברית {{ name }}", "n" * 200]
     for name in names:
-        done = workbench(project, "submit", "page.ipynb", f"--study={name}", "--how", text, "--report")
-        submitted_job(done)
+        submitted_job(workbench(project, "submit", "page.ipynb", f"--study={name}", "--how", text, *["--report"] * (name == names[0])))
     cluster.wait_for(lambda: not cluster.run("squeue", "-h", "-o", "%A"), "the jobs to end", 240)  # squeue cuts names in the middle of a sign
     for name in names:
         study = project / "papermill_runs" / name
         [(_, state)] = [(run, state) for run, state in study_states(study).items() if state.kind == "run"]
-        assert (study / "submitted/1/logs").is_dir() and len(list((study / "submitted/1/logs").iterdir())) == 2, logs(project)
+        assert (study / "submitted/1/logs").is_dir() and len(list((study / "submitted/1/logs").iterdir())) == 1 + (name == names[0]), logs(project)
         assert text.split("\u2028")[0] in logs_whole(project)
         told = workbench(project, "status", name).stdout
         assert told.startswith(f"{name}: 1 run: 1 "), told
