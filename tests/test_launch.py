@@ -64,7 +64,7 @@ def project(tmp_path):
     return tmp_path
 
 
-def wait_until(condition, seconds: float = 120) -> None:
+def wait_until(condition, seconds: float = 600) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -129,7 +129,7 @@ def test_stop_signal_leaves_an_interrupted_run(project, number):
     assert second.returncode == 2 and "another process is writing here (host" in second.stderr and second.stderr.count("\n") == 1
     assert study_states(folder.parent)["slow"].state == "running"
     process.send_signal(number)
-    assert process.wait(20) == os.EX_TEMPFAIL
+    assert process.wait(600) == os.EX_TEMPFAIL
     state = run_state(folder)
     assert (state.state, state.reason) == ("interrupted", f"stopped by {number.name}; the same call goes on")
 
@@ -162,7 +162,7 @@ def test_submit_in_the_background_of_a_script_is_stopped_with_its_tasks(project,
     else:
         [heard] = project.glob("papermill_runs/s/*/heard")
         os.kill(read_json(heard.parent / ".writer.json")["process"], signal.SIGTERM)  # the second stop, after the end of its parent
-    script.wait(120)
+    script.wait(600)
     wait_until(lambda: not left_of(project))
     states = {state.state: state.reason for state in study_states(project / "papermill_runs" / "s").values()}
     by = "SIGTERM" if number == signal.SIGTERM else "the end of the process that had started it"
@@ -178,7 +178,7 @@ def test_submit_that_is_stopped_before_a_task_has_begun_runs_no_more(project):
     wait_until(lambda: list(project.glob("papermill_runs/s/submitted/1/logs/*")))
     os.kill(process, signal.SIGTERM)
     os.kill(process, signal.SIGTERM)
-    script.wait(120)
+    script.wait(600)
     wait_until(lambda: not left_of(project))
     assert not begun(project, 3)
 
@@ -189,7 +189,7 @@ def test_run_in_the_background_of_a_script_is_stopped(project):
     os.kill(process, signal.SIGINT)
     os.kill(process, signal.SIGHUP)
     os.kill(process, signal.SIGHUP)  # a terminal may say twice that it closes
-    script.wait(120)
+    script.wait(600)
     assert (project / "code").read_text() == "75\n" and (project / "papermill_runs/s/one/kept").exists()
     assert run_state(project / "papermill_runs/s/one").reason == "stopped by SIGHUP; the same call goes on"
     wait_until(lambda: not left_of(project))
@@ -232,7 +232,8 @@ def test_full_disk_is_recorded(project):
         assert done.returncode == 1
         assert run_state(disk / "full").reason == f"OSError: [Errno 28] No space left on device: '{disk}/full/page.ipynb'; free space there, then give the same call again"
         done = run(project, "run", "page.ipynb", "--how", "full", "--run-name", "again")
-        assert done.returncode == 2 and done.stderr.strip().splitlines() == [f"mil-workbench: {disk / 'again'}: cannot be written to (No space left on device); free space there, then give the same call again"]
+        assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        assert done.stderr.startswith(f"mil-workbench: {disk / 'again'}") and done.stderr.endswith(": cannot be written to (No space left on device); free space there, then give the same call again\n")
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -258,7 +259,7 @@ def test_folder_that_turns_read_only_is_said_to_be_that(project):
         wait_until(lambda: begun(project, 1))
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         process.terminate()
-        _, said = process.communicate(timeout=120)
+        _, said = process.communicate(timeout=600)
         assert process.returncode == os.EX_TEMPFAIL
         assert f"interrupted: stopped by SIGTERM; the same call goes on; this could not be recorded: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where" in said
         state = run_state(disk / "s" / "one")

@@ -169,15 +169,11 @@ def require_files(grid: Mapping[str, Iterable[Any]]) -> None:
     "Raise an `InputError` for a file or folder among the values in `grid` that does not exist."
     no_files = {"cohort": COHORTS, "encoder_weights": ("imagenet", "none")}
     for name in FILES:
-        for value in grid.get(name, ()):
-            if not isinstance(value, str) or value in no_files.get(name, ()) or os.path.exists(resolve(value)):
-                continue
-            if name == "cohort" and not (os.sep in value or Path(value).suffix):
-                from mil_workbench.data.named_cohorts import kind_of  # torch takes seconds to import
-
-                kind_of(value)
-            else:
-                raise InputError(f"{name} {value}: there is no {resolve(value)}; give the path of a file or folder that exists" + (f", or one of {', '.join(no_files[name])}" if name in no_files else "") + HOW_COMMAS * (len(list(grid[name])) > 1))
+        others, values = no_files.get(name, ()), list(grid.get(name, ()))
+        for value in values:
+            if isinstance(value, str) and value not in others and not os.path.exists(resolve(value)):
+                also = f", or one of {', '.join(others)}" if others else ""
+                raise InputError(f"{name} {value}: there is no {resolve(value)}; give the path of a file or folder that exists{also}{HOW_COMMAS if len(values) > 1 else ''}")
 
 
 def require_encoders(names: list[str | None]) -> None:

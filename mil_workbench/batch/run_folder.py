@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORPHANS_END_WITHIN', 'WITHOUT_EFFECT', 'RECORD', 'PACKAGES', 'RunFolder', 'own_lease', 'name_writer', 'read_lease',
-           'read_metrics', 'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone',
+           'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'read_metrics',
            'require_same_parameters', 'remove_record', 'write_parameters', 'describe_environment', 'describe_commit',
            'require_no_training_run', 'begin_anew', 'summarise']
 
@@ -119,21 +119,6 @@ def read_lease(lease: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and {"host", "process", "started", "job"} <= set(found) else None
 
 
-def read_metrics(folder: Path) -> dict[str, Any] | None:
-    "What the metrics.json of a run holds; None where there is none, and an `InputError` where it is not whole or cannot be read."
-    try:
-        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise InputError(f"metrics.json cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise InputError("metrics.json is not whole; the same call writes it again")
-    return found
-
-
 def remove_halves(folder: Path) -> None:
     "Remove what a writer that was killed in mid-write has left."
     for part in folder.rglob(".*.part"):
@@ -200,6 +185,21 @@ def is_gone(lease: Mapping[str, Any], queue: dict[str, str] | None = None) -> bo
     if lease["job"] is None:
         return False
     return lease["job"] == own_job() or not is_running(lease["job"], queue)
+
+# %% ../../nbs/batch/run_folder.ipynb #71b0c5d2
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    "What the metrics.json of a run holds; None where there is none, and an `InputError` where it is not whole or cannot be read."
+    try:
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"metrics.json cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError("metrics.json is not whole; the same call writes it again")
+    return found
 
 # %% ../../nbs/batch/run_folder.ipynb #923a4ac9
 WITHOUT_EFFECT = ("resume", "device", "study", "run_name")  # on which experiment a run is
