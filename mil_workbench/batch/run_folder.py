@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ORPHANS_END_WITHIN', 'WITHOUT_EFFECT', 'RECORD', 'PACKAGES', 'RunFolder', 'own_lease', 'name_writer', 'read_lease',
-           'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'read_metrics',
+           'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'read_metrics', 'has_succeeded',
            'require_same_parameters', 'remove_record', 'write_parameters', 'describe_environment', 'describe_commit',
            'require_no_training_run', 'begin_anew', 'summarise']
 
@@ -55,10 +55,7 @@ class RunFolder:
 
     @property
     def succeeded(self) -> bool:
-        "Whether metrics.json is there, and whole."
-        with contextlib.suppress(InputError):
-            return read_metrics(self.path) is not None
-        return False
+        return has_succeeded(self.path)
 
     def _claim(self, mine: dict[str, Any], lease: Path, aside: Path) -> None:
         begun = time.monotonic()
@@ -200,6 +197,13 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
     if not isinstance(found, dict):
         raise InputError("metrics.json is not whole; the same call writes it again")
     return found
+
+
+def has_succeeded(folder: Path) -> bool:
+    "Whether the metrics.json of a run is there, and whole."
+    with contextlib.suppress(InputError):
+        return read_metrics(folder) is not None
+    return False
 
 # %% ../../nbs/batch/run_folder.ipynb #923a4ac9
 WITHOUT_EFFECT = ("resume", "device", "study", "run_name")  # on which experiment a run is
