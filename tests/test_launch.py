@@ -336,3 +336,18 @@ def test_first_cell_comes_soon_after_what_papermill_takes(project):
     by_papermill, by_workbench = min(waited["papermill"]), min(waited["mil-workbench"])
     print(f"to the first cell: papermill {by_papermill:.1f} s, mil-workbench {by_workbench:.1f} s")
     assert by_workbench - by_papermill <= 3
+
+
+def test_status_goes_on_past_a_broken_study_and_reads_runs_without_attempts(project):
+    old, bad = project / "papermill_runs" / "old", project / "papermill_runs" / "bad" / "submitted" / "1"
+    for name in "ab":
+        (old / name).mkdir(parents=True)
+        (old / name / "params.yaml").write_text("cohort: digits\nmodel: mean\nfold: 0\nseed: 0\n")  # version 0.1.0, run by papermill alone
+    (old / "a" / "metrics.json").write_text('{"protocol": "train_validation_test", "test": {"auroc": 0.9}}')
+    bad.mkdir(parents=True)
+    (bad / "tasks.jsonl").write_text("nonsense\n")
+    done = run(project, "status")
+    assert done.returncode == 2 and done.stderr == f"mil-workbench: {bad / 'tasks.jsonl'}: line 1 is not a task\n"
+    assert done.stdout == "old: 2 runs: 1 finished, 1 failed\nfailed      b: has no metrics.json; its notebook may say why\n"
+    assert run(project, "collect", "old").returncode == 0
+    assert (old / "runs.csv").read_text().splitlines()[1].startswith("a,finished,,0,digits,mean,0,0,train_validation_test,0.9")
