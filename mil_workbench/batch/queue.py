@@ -32,7 +32,7 @@ def ask_squeue(*words: str) -> subprocess.CompletedProcess | None:
     "What squeue says; None where there is no Slurm."
     if shutil.which("squeue") is None:
         return None
-    return subprocess.run(["squeue", "--noheader", *words], capture_output=True, text=True)
+    return subprocess.run(["squeue", "--noheader", *words], capture_output=True, text=True, errors="replace")
 
 
 def read_queue() -> dict[str, str] | None:  # job, or array_index: state; None: not known

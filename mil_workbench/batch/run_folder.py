@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ORPHANS_END_WITHIN', 'WITHOUT_EFFECT', 'RECORD', 'PACKAGES', 'RunFolder', 'own_lease', 'name_writer', 'read_lease',
-           'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'require_same_parameters',
-           'remove_record', 'write_parameters', 'describe_environment', 'describe_commit', 'require_no_training_run',
-           'begin_anew', 'summarise']
+           'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'read_metrics', 'has_succeeded',
+           'require_same_parameters', 'remove_record', 'write_parameters', 'describe_environment', 'describe_commit',
+           'require_no_training_run', 'begin_anew', 'summarise']
 
 # %% ../../nbs/batch/run_folder.ipynb #3f80f9c2
 import atexit
@@ -27,7 +27,7 @@ import psutil
 import yaml
 
 from .queue import is_running, own_host, own_ids, own_job
-from ..files import InputError, project_root, read_json, resolve, write_json, write_text
+from ..files import InputError, explain, project_root, read_json, resolve, write_json, write_text
 
 # %% ../../nbs/batch/run_folder.ipynb #2bf10625
 class RunFolder:
@@ -48,14 +48,14 @@ class RunFolder:
             write_text(aside, json.dumps(mine))
             self._claim(mine, lease, aside)
         except OSError as error:
-            raise InputError(f"{self.path}: cannot be written to ({error.strerror}); free space there, or run where you may write") from None
+            raise InputError(explain(error, self.path)) from None
         finally:
             with contextlib.suppress(OSError):
                 aside.unlink(missing_ok=True)
 
     @property
     def succeeded(self) -> bool:
-        return (self / "metrics.json").exists()
+        return has_succeeded(self.path)
 
     def _claim(self, mine: dict[str, Any], lease: Path, aside: Path) -> None:
         begun = time.monotonic()
@@ -87,7 +87,7 @@ class RunFolder:
             path.unlink()
 
     def require_claim(self) -> None:
-        "Raise an `InputError` if another process has taken this folder over."
+        "Raise an `InputError` if this folder is not this process's to write to any more."
         require_lease(self.path, own_lease())
 
 # %% ../../nbs/batch/run_folder.ipynb #da670a6b
@@ -152,9 +152,17 @@ def _is_mine(lease: Mapping[str, Any]) -> bool:
 
 def require_lease(folder: Path, mine: Mapping[str, Any]) -> None:
     "Raise an `InputError` unless the lease of `folder` is `mine`, or that of the kernel that I have launched."
-    lease = read_lease(folder / ".writer.json") or {}
+    path = folder / ".writer.json"
+    try:
+        lease = read_lease(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}), so it is not known whether another process writes here; this run ends here") from None
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is gone, deleted or moved while the run was writing there; this run ends here")
+    if lease is None:
+        raise InputError(f"{path}: is gone or broken, and it is what keeps a second writer out; this run ends here, the same call goes on")
     if mine not in ({name: value for name, value in lease.items() if name != "launcher"}, lease.get("launcher")):
-        raise InputError(f"{folder}: another process has taken this run over; this one ends here")
+        raise InputError(f"{folder}: another process has taken this run over ({name_writer(lease)}); this one ends here")
 
 
 def is_launcher(lease: Mapping[str, Any]) -> bool:
@@ -174,6 +182,28 @@ def is_gone(lease: Mapping[str, Any], queue: dict[str, str] | None = None) -> bo
     if lease["job"] is None:
         return False
     return lease["job"] == own_job() or not is_running(lease["job"], queue)
+
+# %% ../../nbs/batch/run_folder.ipynb #71b0c5d2
+def read_metrics(folder: Path) -> dict[str, Any] | None:
+    "What the metrics.json of a run holds; None where there is none, and an `InputError` where it is not whole or cannot be read."
+    try:
+        found = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise InputError(f"metrics.json cannot be read ({error.strerror})") from None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InputError("metrics.json is not whole; the same call writes it again")
+    return found
+
+
+def has_succeeded(folder: Path) -> bool:
+    "Whether the metrics.json of a run is there, and whole."
+    with contextlib.suppress(InputError):
+        return read_metrics(folder) is not None
+    return False
 
 # %% ../../nbs/batch/run_folder.ipynb #923a4ac9
 WITHOUT_EFFECT = ("resume", "device", "study", "run_name")  # on which experiment a run is

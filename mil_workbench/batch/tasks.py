@@ -10,28 +10,33 @@ __all__ = ['ONE_VALUE', 'parse_values', 'require_distinct', 'expand_grid', 'writ
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from .launch import find_notebook, launch
+from .launch import find_notebook, handle, launch
 from .parameters import Parameter, check_values, parse_text, read_parameters
 from .rules import plan_run
 from .spaces import plan_trials
 from .status import State, planned_runs, read_tasks
-from ..files import InputError, project_root, write_text
+from ..files import InputError, project_root, resolve, write_text
 
 # %% ../../nbs/batch/tasks.ipynb #269c0713
-ONE_VALUE = ("patch_pattern", "base", "space")  # texts in which a comma is part of the value
+ONE_VALUE = ("patch_pattern", "base", "space", "positive_class", "stain_map")  # texts in which a comma is part of the value
 
 
 def parse_values(parameter: Parameter, text: str) -> list[Any]:
     "The values that `text` lists for `parameter`; one that stands there twice is an `InputError`."
+    if parameter.base is str and (parameter.name in ONE_VALUE or ("," in text and os.path.exists(resolve(text)))):
+        return [parse_text(parameter, text)]
     values = []
-    for word in [text] if parameter.name in ONE_VALUE else text.split(","):
+    for word in text.split(","):
         first, dash, last = word.strip().partition("-")
         if parameter.base is int and dash and first.isdigit() and last.isdigit():
             if int(first) > int(last):
@@ -88,8 +93,8 @@ def write_grid(path: Path, notebook: Path) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def read_grid(path: Path) -> dict[str, list[Any]]:
-    "The grid in the file `path`; empty where there is no file."
+def read_grid(path: Path, parameters: Mapping[str, Parameter]) -> dict[str, list[Any]]:
+    "The grid in the file `path` for a notebook with these `parameters`; empty where there is no file."
     import yaml
 
     try:
@@ -101,13 +106,13 @@ def read_grid(path: Path) -> dict[str, list[Any]]:
     if not isinstance(values, dict):
         raise InputError(f"{path}: a grid has lines of the form name: value")
     listed = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
-    return {name: require_distinct(f"{path}: {name}", [_number(value) for value in values]) for name, values in listed.items()}
+    return {name: require_distinct(f"{path}: {name}", [_number(parameters.get(name), value) for value in values]) for name, values in listed.items()}
 
 
-def _number(value: Any) -> Any:
-    "YAML 1.1 takes 1e-4, without a point, for text."
+def _number(parameter: Parameter | None, value: Any) -> Any:
+    "YAML 1.1 takes 1e-4, without a point, for text; where a number is asked for it is one."
     try:
-        return float(value) if isinstance(value, str) and "e" in value.lower() else value
+        return float(value) if isinstance(value, str) and parameter is not None and parameter.base in (int, float) else value
     except ValueError:
         return value
 
@@ -145,46 +150,53 @@ def read_task(tasks: Path, number: int) -> dict[str, Any]:
     "Line `number`, counted from 0, of a file of tasks."
     there = read_tasks(tasks)
     if not 0 <= number < len(there):
-        raise InputError(f"{tasks}: has no task {number}; it has {len(there)}, counted from 0")
+        raise InputError(f"{tasks}: has no task {number}; its {len(there)} are numbered from 0, as Slurm numbers the tasks of an array")
     return there[number]
 
 
-def run_task(tasks: Path, number: int) -> str:  # finished, interrupted or failed
-    "Run one task."
+def run_task(tasks: Path, number: int, parent: int | None = None) -> str:  # finished, interrupted or failed
+    "Run one task; it is stopped when the process `parent` ends."
     task = read_task(tasks, number)
     print(f"{task['run_name']}: {' '.join(f'{name} {value}' for name, value in task['given'].items())}", flush=True)
-    return launch(find_notebook(task["notebook"]), task["given"]).state
+    return launch(find_notebook(task["notebook"]), task["given"], parent).state
 
 # %% ../../nbs/batch/tasks.ipynb #15c3352f
 def run_locally(tasks: Path, n_tasks: int, n_workers: int, after_each: Callable[[int, str], None]) -> list[str]:
-    "Run all tasks of a file, `n_workers` at a time, and tell `after_each` how each ended; their states."
+    "Run all tasks of a file, `n_workers` at a time, and tell `after_each` how each ended; their states: finished, failed, interrupted, or waiting where a stop came first."
     from joblib import cpu_count  # of the cores this process may use
 
     threads = str(max(1, cpu_count() // n_workers))
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **os.environ}
     running: list[subprocess.Popen] = []
-    is_over = False
+    starting, is_over = threading.RLock(), False  # the lock: no task starts unseen while the others are stopped
 
     def one(number: int) -> str:
-        if is_over:
-            return "waiting"
-        command = [sys.executable, "-m", "mil_workbench.batch.cli", "run-task", str(tasks), str(number)]
-        with open(tasks.parent / "logs" / f"{tasks.stem}-{number}.log", "ab") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
-            running.append(process)
-            if is_over:
-                process.terminate()
+        command = [sys.executable, "-m", "mil_workbench.batch.cli", "run-task", str(tasks), str(number), "--parent", str(os.getpid())]
+        with open(tasks.parent / "logs" / f"{tasks.stem}-{number + 1}.log", "ab") as log:
+            with starting:
+                if is_over:
+                    return "waiting"
+                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+                running.append(process)
             state = {0: "finished", 75: "interrupted"}.get(process.wait(), "failed")
         after_each(number, state)
         return state
 
-    with ThreadPoolExecutor(n_workers) as pool:
-        futures = [pool.submit(one, number) for number in range(n_tasks)]
-        try:
-            return [future.result() for future in futures]
-        except KeyboardInterrupt:
-            is_over = True
+    def stop(number: int, _: Any) -> None:
+        nonlocal is_over
+        if number == signal.SIGHUP and is_over:  # a terminal may say twice that it closes
+            return
+        with suppress(OSError):  # it may be gone
+            os.write(2, f"{signal.Signals(number).name}: {'ending the tasks at once' if is_over else 'each task finishes its batch and keeps its state; once more ends them at once'}\n".encode())
+        is_over = True
+        with starting:
             for process in running:
-                if process.poll() is None:
-                    process.terminate()
-            return [future.result() for future in futures]
+                process.terminate()  # nothing where it has ended
+
+    before = handle(stop)
+    try:
+        with ThreadPoolExecutor(n_workers) as pool:
+            return list(pool.map(one, range(n_tasks)))
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

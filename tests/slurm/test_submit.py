@@ -26,7 +26,7 @@ from pathlib import Path
 from mil_workbench.batch.rules import default_run_name
 folder = Path("papermill_runs") / study / default_run_name({"how": how})
 (folder / "begun").touch()
-if how != "well" and "SLURM_RESTART_COUNT" not in os.environ: time.sleep(600)
+if how in ("limit", "requeue", "node", "scancel") and "SLURM_RESTART_COUNT" not in os.environ: time.sleep(600)
 (folder / "metrics.json").write_text("{}")
 '''
 
@@ -50,7 +50,7 @@ def project(tmp_path, cluster, monkeypatch):
     yield tmp_path
     cluster.run("scancel", "--me", "--signal=KILL")
     cluster.run("scancel", "--me")
-    cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the queue to empty")
+    cluster.wait_for(lambda: not cluster.run("squeue", "-h", "-o", "%A"), "the queue to empty")
 
 
 def workbench(project: Path, *words: str) -> subprocess.CompletedProcess:
@@ -155,7 +155,7 @@ def test_process_of_a_lost_node_that_lives_on_writes_no_more(cluster, project, m
     try:
         cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the other node to finish the run")
         assert run_state(run).state == "finished" and run_state(run).attempts == 2, logs(project)
-        assert "another process has taken this run over; this one ends here" in logs_whole(project)
+        assert "another process has taken this run over (host" in logs_whole(project)
         assert not cluster.processes(node)
     finally:
         cluster.start_node(node)
@@ -222,6 +222,33 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_submitted_by_halves(clust
     profile.write_text(profile.read_text().replace('account = "p12345"', 'account = ""'))
     blank = workbench(project, "submit", "page.ipynb", "--study", "none")
     assert blank.returncode == 2 and "slurm/quest.toml: account is blank; fill in your allocation" in blank.stderr and blank.stderr.count("\n") == 1
+    assert "or run on this machine: --local N" in blank.stderr and blank.stdout.splitlines()[-1].split() == ["tasks", "1"], "the grid is shown first"
+    shown = workbench(project, "submit", "page.ipynb", "--study", "none", "--how", "well,limit", "--dry-run")
+    assert shown.returncode == 0 and shown.stderr == ""
+    assert "how                     well, limit\n" in shown.stdout and "tasks                   2\n" in shown.stdout and shown.stdout.endswith("or run on this machine: --local N, N tasks at a time\n")
+    assert not (project / "papermill_runs" / "none").exists()
+
+
+def test_names_of_any_text_survive_job_scripts_tasks_and_logs(cluster, project):
+    text = "it's \"odd\": $HOME `x` \\ 🧠 עברית\u2028\n; & | <a> {b} %A #SBATCH"
+    names = ["it's 50%A #1 (x); & | > *?!", "🧠 עברית {{ name }}", "n" * 200]
+    for name in names:
+        submitted_job(workbench(project, "submit", "page.ipynb", f"--study={name}", "--how", text, *["--report"] * (name == names[0])))
+    cluster.wait_for(lambda: not cluster.run("squeue", "-h", "-o", "%A"), "the jobs to end", 240)  # squeue cuts names in the middle of a sign
+    for name in names:
+        study = project / "papermill_runs" / name
+        [(_, state)] = [(run, state) for run, state in study_states(study).items() if state.kind == "run"]
+        assert (study / "submitted/1/logs").is_dir() and len(list((study / "submitted/1/logs").iterdir())) == 1 + (name == names[0]), logs(project)
+        assert text.split("\u2028")[0] in logs_whole(project)
+        told = workbench(project, "status", name).stdout
+        assert told.startswith(f"{name}: 1 run: 1 "), told
+        assert state.attempts == 1, (state, logs(project))
+    odd = project / 'with "quotes"'
+    odd.mkdir()
+    for part in ("settings.ini", "page.ipynb", "slurm"):
+        (odd / part).symlink_to(project / part)
+    refused = workbench(odd, "submit", "page.ipynb", "--study", "s")
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "Slurm cannot write logs into a folder with a double quote" in refused.stderr
 
 
 def test_plain_sbatch_script(cluster, project):
