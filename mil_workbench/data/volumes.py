@@ -25,9 +25,10 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from .bags import Bag, Rows
-from .cohorts import COLUMNS, MISSING, Cohort, order_classes, read_table
+from .cohorts import COLUMNS, Cohort, order_classes
 from .prepare import prepare
 from .stores import InstanceStore, StoreArray, source_key
+from .tables import MISSING, read_table
 from ..files import InputError
 
 # %% ../../nbs/data/volumes.ipynb #cf51bde6
