@@ -25,7 +25,7 @@ from .status import State, planned_runs, read_tasks
 from ..files import InputError, project_root, write_text
 
 # %% ../../nbs/batch/tasks.ipynb #269c0713
-ONE_VALUE = ("patch_pattern", "base", "space")  # texts in which a comma is part of the value
+ONE_VALUE = ("patch_pattern", "stain_map", "base", "space")  # texts in which a comma is part of the value
 
 
 def parse_values(parameter: Parameter, text: str) -> list[Any]:
