@@ -103,7 +103,7 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
 # %% ../nbs/experiment.ipynb #7fda6181
 DEFAULT_ENCODER = "efficientnet_lite0"  # frozen: its weights come with the installation
 SLICES_ONLY = ("slice_axis", "slice_size")
-PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_pattern", "stain_normalisation", "strict")
+PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_pattern", "stain_map", "stain_normalisation", "strict")
 
 
 def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, ...] | None = None) -> Cohort:
@@ -117,7 +117,7 @@ def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, .
         raise InputError(f"{useless[0]} {getattr(p, useless[0])} has no effect on cohort {p.cohort}, whose instances are {what}: leave it out")
     slices = SliceSettings(p.slice_axis, p.slice_size)
     patches = PatchSettings(p.patch_size, p.um_per_pixel, p.patches_per_section, p.stain_normalisation)
-    cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes)
+    cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes, p.stain_map)
     if len(cohort.classes) == 2:
         print(f"positive class: {cohort.classes[1]}")
     print(describe_patients(cohort))
