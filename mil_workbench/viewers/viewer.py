@@ -84,7 +84,7 @@ def text_as_it_is() -> Iterator[None]:
         yield
 
 # %% ../../nbs/viewers/viewer.ipynb #b6eb4366
-_CHILD, _LIVE = ".jp-OutputArea-child", ":has(.jp-OutputArea-output .jupyter-widgets)"
+_CHILD, _LIVE = ".jp-OutputArea-child", ":has(.jp-OutputArea-output .lm-Widget)"
 _HIDDEN = f"""<style>
 {_CHILD}{_LIVE} + {_CHILD}:has(.mil-still), {_CHILD}{_LIVE} + {_CHILD}:has(.mil-still) + {_CHILD}:has(img),
 {_CHILD}:not({_LIVE}):has(+ {_CHILD} .mil-still) {{ display: none; }}
@@ -94,14 +94,17 @@ REOPENED = "This needs a running kernel: choose Run → Run All Cells in the men
 
 def show_with_still(data: dict[str, Any], metadata: dict[str, Any] | None = None, figure: Callable[[], Figure] | None = None) -> None:
     "Display a widget's `data`, and below it what stands in its place where there is no kernel: a line and, if there is one, the figure."
-    sentences = [REOPENED] + [TRACKED] * is_original() + ["The picture shows what it showed at first."] * (figure is not None and not is_original())
+    is_kept = figure is not None and not is_original()
+    sentence = REOPENED + " Below is what it showed at first." * is_kept
     display(data, metadata=metadata, raw=True)
-    display({"text/html": f'{_HIDDEN}<p class="mil-still">{html.escape(" ".join(sentences))}</p>', "text/plain": " ".join(sentences)}, raw=True)
-    if figure is not None and not is_original():
+    display({"text/html": f'{_HIDDEN}<p class="mil-still">{html.escape(sentence)}</p>', "text/plain": sentence}, raw=True)
+    if is_kept:
         picture = io.BytesIO()
         with text_as_it_is():
             figure().savefig(picture, format="png", dpi=80, bbox_inches="tight")
         display({"image/png": picture.getvalue(), "text/plain": "figure"}, raw=True)
+    elif figure is not None:
+        display({"text/html": f"<p><b>{html.escape(TRACKED)}</b></p>", "text/plain": TRACKED}, raw=True)
 
 
 class Controls:
