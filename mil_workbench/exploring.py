@@ -202,7 +202,7 @@ def attention_beside(run: OpenRun, case: str, beside: "OpenRun | int") -> Attent
         raise InputError(f"run {beside.name} looks at other slices of case {case} than run {run.name}; choose a run with the same slice_axis and slice_size")
     return slice_attention(beside, case)
 
-
+# %% ../nbs/exploring.ipynb #ec7f3be0
 def overlay_case(run: OpenRun, case: str, beside: "OpenRun | int | None" = None) -> OverlayCase:
     "What the overlay shows of `case`: the run's weights, and `beside` them those of an epoch or of another run, or why there are none."
     require_slices(run)

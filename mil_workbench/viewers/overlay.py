@@ -150,10 +150,7 @@ class OverlayViewer(CaseViewer):
             "channels": content.channels,
             "names": content.names,
             "has_lesion": has_lesion,
-            "attention": [
-                {"title": attention.title, "about": attention.about, "was_trained_on": attention.was_trained_on, "shape": of_it.shape}
-                for attention, of_it in zip(content.attention, maps)
-            ],
+            "attention": [{"title": each.title, "about": each.about, "was_trained_on": each.was_trained_on, "shape": its.shape} for each, its in zip(content.attention, maps)],
             "nothing_beside": content.nothing_beside,
         }
         self.whole = images
