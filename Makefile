@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUNS = papermill_runs/first
 
-.PHONY: help setup debian train test lab viewers screenshots export readme
+.PHONY: help setup debian train test copies lab viewers screenshots export readme
 
 help:
 	@echo "make train   set up, then train fold 0 on real histology and on MRI phantoms; ends with executed notebooks"
 	@echo "make test    set up, then run the tests (SLOW=1 adds the slow ones)"
-	@echo "make lab     set up, then open JupyterLab"
+	@echo "make lab     set up, then open JupyterLab on lab/, working copies of the notebooks that git leaves alone"
+	@echo "make copies  bring lab/ up to date, where JupyterLab runs already"
 	@echo "make viewers build the viewers' JavaScript anew (needs npm; what it makes is kept in git)"
 	@echo "make screenshots  take the README's pictures of the explore notebooks"
 	@echo "make export  write mil_workbench/ from nbs/, clean the notebooks, make README.md"
@@ -47,8 +48,11 @@ debian:
 test: setup debian
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
 
-lab: setup
-	$(BIN)/jupyter lab nbs
+copies: setup
+	@$(BIN)/python -c "from mil_workbench.working_copies import refresh_copies; print(refresh_copies())"
+
+lab: copies
+	$(BIN)/jupyter lab --ServerApp.root_dir=$(CURDIR) --LabApp.default_url=/lab/tree/lab
 
 viewers:
 	npm ci --no-audit --no-fund

@@ -32,6 +32,7 @@ from .training.fit import FitSettings, make_optimizer
 from .training.gradient_flow import audit_gradient_flow, require_gradient_flow
 from .training.gradient_history import BUGS, draw_gradient_histories, gradient_history, starved_parts, unmoved_parts
 from .training.losses import MILLoss
+from .viewers.viewer import show_with_still
 
 # %% ../nbs/gradient_bench.ipynb #e78756fa
 KINDS = {
@@ -82,9 +83,9 @@ def draw_losses(axis: Any, auroc_axis: Any, trainings: dict[str, Training]) -> N
     "Loss and AUROC of each training over the epochs."
     for (title, training), colour in zip(trainings.items(), ("tab:blue", "tab:orange")):
         history = training.history
-        axis.plot(history.epoch, history.train_loss, color=colour, linestyle=":", label=f"{title}: training")
-        axis.plot(history.epoch, history.validation_cross_entropy, color=colour, label=f"{title}: validation")
-        auroc_axis.plot(history.epoch, history.validation_auroc.astype(float), color=colour, label=title)
+        axis.plot(history.epoch + 1, history.train_loss, color=colour, linestyle=":", label=f"{title}: training")
+        axis.plot(history.epoch + 1, history.validation_cross_entropy, color=colour, label=f"{title}: validation")
+        auroc_axis.plot(history.epoch + 1, history.validation_auroc.astype(float), color=colour, label=title)
     axis.set(xlabel="epoch", ylabel="loss")
     auroc_axis.set(xlabel="epoch", ylabel="validation AUROC", ylim=(None, 1.02))
     auroc_axis.axhline(0.5, color="grey", linestyle=":", linewidth=1)
@@ -240,6 +241,6 @@ def save(self: GradientBench, path: str | Path) -> None:
 
 
 @patch
-def _repr_mimebundle_(self: GradientBench, **options: Any) -> dict[str, Any]:
-    data = super(GradientBench, self)._repr_mimebundle_(**options) | {"text/plain": "GradientBench: run this cell in JupyterLab to use it"}
-    return data | ({"image/png": base64.b64encode(picture(self.figure())).decode()} if self.shown else {})
+def _ipython_display_(self: GradientBench) -> None:
+    data = self._repr_mimebundle_() | {"text/plain": "GradientBench: run this cell in JupyterLab to use it"}
+    show_with_still(data, figure=self.figure if self.shown else None)

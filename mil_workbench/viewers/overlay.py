@@ -27,6 +27,8 @@ class Attention:
 
     title: str  # which run or epoch, in words
     weights: np.ndarray  # (N,) one weight per image, or (N, h, w) a map over each image
+    about: str = ""  # what its run says of the case: set, probability, truth
+    was_trained_on: bool = False  # the run has seen the answer of this case
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class OverlayCase:
     masks: np.ndarray | None = None  # (N, H, W), above 0 in the lesion
     names: tuple[str, ...] | None = None  # of the images: "slice at -12 mm"; None: counted
     title: str = ""
+    nothing_beside: str = ""  # why there is no second attention where one was asked for
 
 # %% ../../nbs/viewers/overlay.ipynb #6dc6b7e8
 def maps_of(case: str, attention: Attention, n_images: int) -> np.ndarray:  # (N, h, w) float32
@@ -147,7 +150,8 @@ class OverlayViewer(CaseViewer):
             "channels": content.channels,
             "names": content.names,
             "has_lesion": has_lesion,
-            "attention": [{"title": attention.title, "shape": of_it.shape} for attention, of_it in zip(content.attention, maps)],
+            "attention": [{"title": each.title, "about": each.about, "was_trained_on": each.was_trained_on, "shape": its.shape} for each, its in zip(content.attention, maps)],
+            "nothing_beside": content.nothing_beside,
         }
         self.whole = images
         self.first, self.images = images[critical_image(maps[0])].tobytes(), b""
@@ -181,9 +185,12 @@ def draw_overlay(viewer: OverlayViewer) -> Figure:
     rows = figure.subfigures(len(all_maps), 1, squeeze=False)[:, 0]
     for row, maps, about in zip(rows, all_maps, viewer.shown["attention"]):
         top, strip = row.subfigures(2, 1, height_ratios=(2, 1))
-        top.suptitle(" · ".join((viewer.shown["title"] or viewer.case, viewer.shown["channel"], about["title"])), fontsize="medium")
+        words = filter(None, (viewer.shown["title"] or viewer.case, viewer.shown["channel"], about["title"], about["about"]))
+        top.suptitle(" · ".join(words), fontsize="medium", color="tab:red" if about["was_trained_on"] else None)
         draw_largest(top, viewer, images, maps, masks)
         draw_strip(strip.subplots(), maps.max((1, 2)), viewer.shown["has_lesion"], "weight" if maps[0].size == 1 else "largest weight")
+    if viewer.shown["nothing_beside"]:
+        figure.supxlabel(f"beside it: {viewer.shown['nothing_beside']}", fontsize="small")
     plt.close(figure)
     return figure
 

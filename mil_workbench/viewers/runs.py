@@ -74,10 +74,11 @@ def parameters_that_differ(table: pd.DataFrame) -> list[str]:
 SCORES = {
     "test.auroc": "test AUROC", "validation.auroc": "validation AUROC", "instance.auroc": "instance AUROC",
     "test.balanced_accuracy": "test balanced accuracy", "test.brier": "test Brier score",
+    "evaluated.auroc": "evaluated AUROC", "evaluated.balanced_accuracy": "evaluated balanced accuracy", "evaluated.brier": "evaluated Brier score",
 }
-TITLES = {"written": "last written", "history.epochs": "epochs", "history.seconds": "time taken", "git.commit": "commit", **SCORES}
-FIRST = ("run", "study", "state", "reason", "test.auroc", "validation.auroc", "instance.auroc", "written")  # then parameters
-LAST = ("history.epochs", "history.seconds", "test.balanced_accuracy", "test.brier")
+TITLES = {"written": "last written", "history.epochs": "epochs done", "history.seconds": "time in epochs", "git.commit": "commit", **SCORES}
+FIRST = ("run", "study", "state", "reason", "test.auroc", "validation.auroc", "instance.auroc", "evaluated.auroc", "written")  # then parameters
+LAST = ("history.epochs", "history.seconds", "test.balanced_accuracy", "test.brier", "evaluated.balanced_accuracy", "evaluated.brier")
 
 
 def natural(text: str) -> tuple[list[str | int], str]:
@@ -159,7 +160,7 @@ def draw_curves(axis: Axes, curves: Sequence[dict], quantity: str) -> None:
     for curve, colour in zip(curves, cycle(CURVE_COLOURS)):
         if quantity in curve["series"]:
             values = np.array(curve["series"][quantity], dtype=float)
-            axis.plot(curve["series"]["epoch"], values, color=colour, label=curve["key"], marker=".")
+            axis.plot(np.array(curve["series"]["epoch"], dtype=float) + 1, values, color=colour, label=curve["key"], marker=".")
     axis.set(xlabel="epoch", ylabel=quantity.replace("_", " "))
     axis.legend(fontsize="small")
 

@@ -7,6 +7,7 @@ __all__ = ['Mode', 'Scores', 'TEMPERATURES', 'CURVE_POINTS', 'THUMBNAILS', 'sele
            'check', 'slider_range', 'SelectorViewer']
 
 # %% ../../nbs/viewers/selector.ipynb #144a9fe6
+import textwrap
 from dataclasses import dataclass
 from typing import Callable, Literal, Sequence
 
@@ -16,7 +17,7 @@ import traitlets
 from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scipy.special import expit
 
 from ..files import InputError
@@ -63,6 +64,7 @@ class SelectorCase:
     thumbnails: Callable[[np.ndarray], np.ndarray] | None = None  # rows (M,) -> small images (M, H, W) or (M, H, W, 3), uint8
     probability: Callable[[Mode, Scores, int, np.ndarray], np.ndarray] | None = None  # mode, scores, k, temperatures (T,) -> (T,) the bag's probability of the positive class
     title: str = ""
+    positive: str = ""  # name of the positive class
     schedule: Sequence[float] = ()  # the temperature of each epoch of the run, from 0 on
     mode: Mode = "soft"  # how the run itself selects, as the viewer shows it first
     scores: Scores = "logit"  # what it ranks
@@ -89,7 +91,7 @@ def check(case: str, content: SelectorCase) -> None:
     if not np.isfinite(logits).all():
         row, instance = np.argwhere(~np.isfinite(logits))[0]
         what = "NaN" if np.isnan(logits[row, instance]) else "infinity"
-        raise InputError(f"case {case}: its scores hold {what} in epoch {epochs[row]}, from instance {instance} on; the run diverged: look at its history, and train it with a lower lr")
+        raise InputError(f"case {case}: its scores hold {what} in epoch {epochs[row] + 1}, from instance {instance + 1} on; the run diverged: look at its history, and train it with a lower lr")
     if content.instance_labels is not None and len(content.instance_labels) != logits.shape[1]:
         raise InputError(f"case {case}: {len(content.instance_labels)} instance labels for {logits.shape[1]} instances; the cohort changed since the run: train it again")
 
@@ -120,6 +122,7 @@ class SelectorViewer(CaseViewer):
     temperatures = traitlets.List(traitlets.Float()).tag(sync=True)  # one for each of `epochs`
     schedule = traitlets.List(traitlets.Float()).tag(sync=True)  # one for each epoch of the run, from 0 on
     title = traitlets.Unicode("").tag(sync=True)
+    positive = traitlets.Unicode("").tag(sync=True)  # name of the positive class, "" where it is not told
     logits = traitlets.Bytes(b"").tag(sync=True)  # (E, N) float32
     finding = traitlets.Bytes(b"").tag(sync=True)  # (N,) uint8, 1 where the instance shows the finding; empty where that is not known
     thumbnails = traitlets.Bytes(b"").tag(sync=True)  # (M, H, W, 1 or 3) uint8
@@ -149,7 +152,7 @@ class SelectorViewer(CaseViewer):
     @traitlets.validate("epoch")
     def _recorded(self, proposal: dict) -> int:
         if proposal.value not in self.epochs:
-            raise traitlets.TraitError(f"epoch {proposal.value} was not recorded; these were: {', '.join(map(str, self.epochs))}")
+            raise traitlets.TraitError(f"epoch {proposal.value} was not recorded; these were, counted from 0: {', '.join(map(str, self.epochs))}")
         return proposal.value
 
 # %% ../../nbs/viewers/selector.ipynb #bddcba9e
@@ -168,7 +171,7 @@ def show_case(self: SelectorViewer, content: SelectorCase) -> None:
         self.temperature = self.temperatures[self.epochs.index(self.epoch)]
     self.logits = np.asarray(content.logits, np.float32).tobytes()
     self.finding = b"" if content.instance_labels is None else (np.asarray(content.instance_labels) > 0).astype(np.uint8).tobytes()
-    self.title = content.title
+    self.title, self.positive = content.title, content.positive
     self.content = content
 
 
@@ -226,13 +229,13 @@ def show_curve(self: SelectorViewer) -> None:
 
 # %% ../../nbs/viewers/selector.ipynb #9eae957b
 def _draw_bars(axis: Axes, weights: np.ndarray, finding: np.ndarray) -> None:  # finding: (N,), or (0,) where not known
-    edges = np.arange(len(weights) + 1) - 0.5
+    edges = np.arange(len(weights) + 1) + 0.5  # instances are counted from 1
     shows = finding if len(finding) else np.zeros(len(weights), bool)
     axis.stairs(np.where(shows, 0, weights), edges, fill=True, color="tab:blue", label="instance")  # one shape, however many bars
     if len(finding):
         axis.stairs(np.where(shows, weights, 0), edges, fill=True, color="tab:orange", label="instance that shows the finding")
     axis.axhline(1 / len(weights), color="grey", linestyle=":", linewidth=1, label="all alike")
-    axis.set(xlabel="instance, in the order of the case", ylabel="selection weight", xlim=(-1, len(weights)), ylim=(0, weights.max() * 1.1))
+    axis.set(xlabel="instance, in the order of the case", ylabel="selection weight", xlim=(0, len(weights) + 1), ylim=(0, weights.max() * 1.1))
     axis.legend(fontsize="small")
 
 
@@ -244,13 +247,15 @@ def _draw_temperatures(probability: Axes, schedule: Axes, viewer: SelectorViewer
         probability.plot(temperatures, curve, color="tab:blue", linestyle="-" if viewer.epoch == viewer.kept_epoch else "--")
         probability.plot(viewer.temperature, np.interp(np.log(viewer.temperature), np.log(temperatures), curve), "o", color="tab:red")
     else:
-        probability.text(0.5, 0.5, viewer.curve_message, transform=probability.transAxes, ha="center", va="center", wrap=True, fontsize="small")
+        probability.text(0.5, 0.5, textwrap.fill(viewer.curve_message, 40), transform=probability.transAxes, ha="center", va="center", fontsize="small")
     probability.set(ylim=(-0.02, 1.02), ylabel="probability")
-    probability.set_title(f"positive class, by the weights of epoch {viewer.kept_epoch}", fontsize="small")
-    schedule.plot(viewer.schedule, range(len(viewer.schedule)), color="grey", linewidth=1)
-    schedule.plot(viewer.temperatures, viewer.epochs, "o", color="tab:blue", markersize=3)
-    schedule.plot(viewer.temperatures[viewer.epochs.index(viewer.epoch)], viewer.epoch, "o", color="tab:red", fillstyle="none", label=f"epoch {viewer.epoch}, shown")
+    probability.set_title(f"{viewer.positive or 'positive class'}, by the weights of epoch {viewer.kept_epoch + 1}", fontsize="small")
+    schedule.plot(viewer.schedule, np.arange(len(viewer.schedule)) + 1, color="grey", linewidth=1)
+    schedule.plot(viewer.temperatures, np.array(viewer.epochs) + 1, "o", color="tab:blue", markersize=3)
+    schedule.plot(viewer.temperatures[viewer.epochs.index(viewer.epoch)], viewer.epoch + 1, "o", color="tab:red", fillstyle="none", label=f"epoch {viewer.epoch + 1}, shown")
     schedule.set(xscale="log", xlim=(low, high), xlabel="temperature", ylabel="epoch of the training")
+    schedule.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))  # matplotlib's own is TeX
+    schedule.xaxis.set_minor_formatter(NullFormatter())
     schedule.yaxis.set_major_locator(MaxNLocator(integer=True))
     schedule.legend(fontsize="small")
     for axis in (probability, schedule) if len(curve) else (schedule,):
@@ -269,7 +274,7 @@ def draw(self: SelectorViewer) -> Figure:
     for place, i in zip(below.subgridspec(1, THUMBNAILS), np.argsort(self.thumbnail_rows[: len(images)])):
         row, axis = self.thumbnail_rows[i], figure.add_subplot(place)
         axis.imshow(images[i], cmap="gray", vmin=0, vmax=255)
-        axis.set(xticks=[], yticks=[], xlabel=f"{row}: {weights[row]:.3g}")
+        axis.set(xticks=[], yticks=[], xlabel=f"{row + 1}: {weights[row]:.3g}")
         axis.spines[:].set(color="tab:orange" if len(finding) and finding[row] else "tab:blue", linewidth=2)
     if not len(images):
         figure.add_subplot(below, frameon=False, xticks=[], yticks=[]).text(0.5, 0.5, self.thumbnail_message, ha="center", va="center", fontsize="small")
@@ -278,7 +283,7 @@ def draw(self: SelectorViewer) -> Figure:
     _draw_temperatures(top, bottom, self)
     measured, kind = sharpness(weights), f"the {self.k} highest" if self.mode == "top_k" else self.mode
     figure.suptitle(
-        f"{self.title or self.case}; epoch {self.epoch}, {kind}, {self.scores}, temperature {self.temperature:g}: largest weight {measured['largest']:.3g}, "
+        f"{self.title or self.case}; epoch {self.epoch + 1}, {kind}, {self.scores}, temperature {self.temperature:g}: largest weight {measured['largest']:.3g}, "
         f"{measured['effective']:.3g} of {len(weights)} instances effective, entropy / log N {measured['entropy']:.3g}", fontsize="small",
     )
     plt.close(figure)

@@ -355,6 +355,7 @@ class SlideViewer(CaseViewer):
     weights = traitlets.Bytes().tag(sync=True)  # (n,) float32, of the section's patches in the case
     outline = traitlets.Bytes().tag(sync=True)  # (M, 4) int32, edges of the finding, cells
     largest = traitlets.Float().tag(sync=True)  # weight of the whole case
+    title = traitlets.Unicode("").tag(sync=True)
     montage = traitlets.List().tag(sync=True)  # dicts of `patch`, `row` (highest, lowest), `finding` and `image` (JPEG)
     opacity = traitlets.Float(0.5).tag(sync=True)
     colours = traitlets.Enum(COLOUR_MAPS, "viridis").tag(sync=True)
@@ -372,13 +373,13 @@ class SlideViewer(CaseViewer):
     def open_case(self, case: str) -> None:
         with self.hold_sync():
             self.leave_section()
-            self.content, self.stains, self.stain = None, [], -1
+            self.content, self.stains, self.stain, self.title = None, [], -1, ""
             super().open_case(case)
 
     def show_case(self, content: SlideCase) -> None:
         patches_of(content.bag)
         weights = check_weights(content)
-        self.content, self.largest, self.stains = content, float(weights.max()), level_weights(content.bag, weights)
+        self.content, self.title, self.largest, self.stains = content, content.title, float(weights.max()), level_weights(content.bag, weights)
         heaviest = lambda groups: int(np.argmax([group["weight"] for group in groups]))
         stain = heaviest(self.stains)
         self.show_section(stain, heaviest(self.stains[stain]["sections"]))

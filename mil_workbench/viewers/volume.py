@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LEVELS', 'UNUSED', 'LESION', 'PLANES', 'VolumeScene', 'check_scene', 'attention_of_slices', 'nifti', 'levels_of',
-           'border_of', 'colours_of', 'Layer', 'VolumeViewer', 'layers_of', 'largest_voxel', 'words_at', 'grey_of',
-           'draw_planes']
+           'border_of', 'colours_of', 'Layer', 'VolumeViewer', 'layers_of', 'largest_voxel', 'words_at', 'grey_range',
+           'grey_of', 'draw_planes']
 
 # %% ../../nbs/viewers/volume.ipynb #3817f355
 from dataclasses import dataclass
@@ -179,7 +179,8 @@ class VolumeViewer(CaseViewer):
 # %% ../../nbs/viewers/volume.ipynb #7545cf5b
 def layers_of(scene: VolumeScene, largest: float) -> list[Layer]:
     "Scan, attention and, where known, lesion."
-    scan = Layer(data=nifti(scene.volume, scene.affine), name="scan.nii", colormap="gray")
+    low, high = grey_range(scene.volume)
+    scan = Layer(data=nifti(scene.volume, scene.affine), name="scan.nii", colormap="gray", cal_min=low, cal_max=high)
     attention = Layer(data=nifti(levels_of(scene.attention, largest), scene.affine), name="attention.nii")
     if scene.segmentation is None:
         return [scan, attention]
@@ -206,10 +207,17 @@ def words_at(scene: VolumeScene, voxel: Sequence[float]) -> str:
 PLANES = {"axial": ("left → right", "back → front"), "coronal": ("left → right", "down → up"), "sagittal": ("back → front", "down → up")}
 
 
+def grey_range(volume: np.ndarray) -> tuple[float, float]:
+    "Which values are black and white: the 2nd and the 98th percentile of what is finite and not 0."
+    known = volume[(volume != 0) & np.isfinite(volume)]
+    low, high = np.percentile(known, (2, 98)) if known.size else (0.0, 1.0)
+    return float(low), float(max(high, low + 1e-9 * max(1.0, abs(low))))
+
+
 def grey_of(volume: np.ndarray) -> np.ndarray:  # (X, Y, Z) uint8
-    "Grey values from the 2nd to the 98th percentile of what is not 0."
-    low, high = np.percentile(volume[volume != 0], (2, 98)) if volume.any() else (0, 1)
-    return (255 * np.clip((volume - low) / max(high - low, 1e-9), 0, 1)).astype(np.uint8)
+    "Grey values within that range."
+    low, high = grey_range(volume)
+    return (255 * np.clip(np.nan_to_num((volume - low) / (high - low)), 0, 1)).astype(np.uint8)
 
 
 def draw_planes(viewer: VolumeViewer) -> Figure:

@@ -1,6 +1,8 @@
 """A project folder with a JupyterLab of its own, a page to meet it on, and a table of what was measured there."""
 import csv
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -31,10 +33,17 @@ def pytest_terminal_summary(terminalreporter):
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    "JupyterLab in a folder that counts as the project, with the explore notebooks and nothing else."
+    "JupyterLab in a folder that counts as the project; in it, `clone` is a clone of ours."
     folder = tmp_path_factory.mktemp("project")
     (folder / "settings.ini").touch()
-    shutil.copytree(ROOT / "nbs" / "explore", folder / "explore", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    clone = folder / "clone"
+    for part in ("explore", "runs"):
+        shutil.copytree(ROOT / "nbs" / part, clone / "nbs" / part, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    for name in ("settings.ini", ".gitignore"):
+        shutil.copy(ROOT / name, clone / name)
+    for words in (["init", "--quiet"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "as cloned"]):
+        subprocess.run(["git", "-C", clone, *words], check=True)
+    subprocess.run([sys.executable, "-c", "from mil_workbench.working_copies import refresh_copies; refresh_copies()"], cwd=clone, check=True)
     server = labs.Lab(folder, tmp_path_factory.mktemp("lab"))
     yield server
     server.close()

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("at_the_project")
 @pytest.fixture
 def at_the_project(lab, monkeypatch):
     "What this process reads of a run, it reads in the project's folder."
-    monkeypatch.chdir(lab.root)
+    monkeypatch.chdir(lab.root / "clone")
 
 
 @pytest.fixture(scope="session")
@@ -27,7 +27,7 @@ def examples(lab, table):
     folders = {}
     for kind in ("volumes", "patches"):
         begun = time.monotonic()
-        subprocess.run([sys.executable, "-c", f"from mil_workbench.exploring import make_example; make_example({kind!r})"], cwd=lab.root, check=True)
+        subprocess.run([sys.executable, "-c", f"from mil_workbench.exploring import make_example; make_example({kind!r})"], cwd=lab.root / "clone", check=True)
         table(f"small run on {kind}, trained on a fresh clone, s", seconds=time.monotonic() - begun)
     return folders
 
@@ -35,11 +35,11 @@ def examples(lab, table):
 def opened(lab, name):
     from mil_workbench.finished import open_run
 
-    return open_run(lab.root / "papermill_runs" / "example" / name)
+    return open_run(lab.root / "clone" / "papermill_runs" / "example" / name)
 
 
 def viewer_of(lab, page, notebook, place=0):
-    lab.open(page, f"explore/{notebook}.ipynb")
+    lab.open(page, f"clone/lab/explore/{notebook}.ipynb")
     lab.run_all(page)
     shown = page.locator(".mil-viewer").nth(place)
     shown.wait_for()
@@ -52,14 +52,14 @@ def test_selector_temperature(lab, page, examples):
     box = viewer.get_by_label("temperature, as a number")
     for case in (run.cases("test")[0], run.cases("validation")[0]):
         viewer.get_by_label("case", exact=True).select_option(case)
-        viewer.get_by_text(f"{case} (").wait_for()
+        viewer.get_by_text(f"{case}, truth").wait_for()
         box.fill("0.3")
         box.press("Enter")
         weights = softmax(logits_in_file(run, case) / 0.3)
         shown = viewer.locator(".mil-selector-figures").inner_text()
         largest, instance = re.search(r"largest weight\s+(\S+)\s+instance (\d+)", shown).groups()
         np.testing.assert_allclose(float(largest), weights.max(), rtol=2e-3)
-        assert int(instance) == weights.argmax()
+        assert int(instance) == weights.argmax() + 1
 
 
 def logits_in_file(run, case):
@@ -87,11 +87,17 @@ def test_attention_overlays(lab, page, examples):
     assert f"image {selection.argmax() + 1} of {len(selection)}" in said
     assert f"weight {float(f'{selection.max():.3g}'):.3g}" in said
 
-    page.get_by_label("beside it").select_option(label="epoch 0 (validation cases)")
+    beside = page.get_by_label("beside it")
+    assert beside.locator("option:checked").inner_text() == "nothing"
+    beside.select_option(label="epoch 1 (validation cases)")
     overlay.get_by_text("its weights at single epochs are not kept; choose a validation case").wait_for()
+    assert overlay.locator(".mil-pane canvas").first.is_visible(), "the run's own weights stay"
+    truth, probability = run.classes[run.bag(case).label], run.predictions.set_index("case_id").loc[case, f"probability_{run.classes[1]}"]
+    overlay.get_by_text(f"test case; probability of {run.classes[1]} {probability:.2f}; truth {truth}", exact=True).wait_for()
     overlay.get_by_label("case", exact=True).select_option(run.cases("validation")[0])
-    overlay.get_by_text("example/brain, epoch 0: selection weight", exact=True).wait_for()
-    overlay.get_by_text(f"example/brain, epoch {run.kept}, kept: selection weight", exact=True).wait_for()
+    overlay.get_by_text("example/brain, epoch 1: selection weight", exact=True).wait_for()
+    overlay.get_by_text(f"example/brain, epoch {run.kept + 1}, kept: selection weight", exact=True).wait_for()
+    assert overlay.locator(".mil-about").nth(1).inner_text().startswith("validation case; its probability at this epoch was not kept; truth ")
 
     moles = opened(lab, "moles")
     case = moles.cases()[0]
@@ -99,6 +105,46 @@ def test_attention_overlays(lab, page, examples):
     slide = page.locator(".mil-viewer").nth(2)
     for stain, weight in zip(moles.bag(case).levels[1].groups, arrays["case"]):
         assert re.search(rf"{re.escape(stain)}: {float(f'{weight:.2g}'):.2g}", slide.inner_text()), (stain, weight, slide.inner_text())
+    heading = slide.locator(".mil-heading").inner_text()
+    assert re.fullmatch(rf"{case}, truth \w+: probability of {moles.classes[1]} \d\.\d\d, test case of example/moles", heading), heading
+
+    save(page)
+    check_reopened(lab, page)
+
+
+def save(page):
+    "Save the notebook as a person does, and wait until it is on the disk."
+    page.locator(".jp-Cell").first.click()
+    page.keyboard.press("Escape")
+    page.keyboard.press("Control+s")
+    page.locator(".jp-mod-dirty, .lm-mod-dirty").first.wait_for(state="detached")
+
+
+def check_reopened(lab, page):
+    "What was saved leaves the clone as git has it; opened again without its kernel, the figures stand there and say what to do."
+    clone = lab.root / "clone"
+    text = (clone / "lab" / "explore" / "attention_overlays.ipynb").read_text()
+    assert text.count('"image/png"') == 3, "the copy keeps its figures"
+    assert subprocess.run(["git", "-C", clone, "status", "--porcelain"], capture_output=True, text=True).stdout == ""
+    lab.end_kernels()
+    lab.open(page, "clone/lab/explore/attention_overlays.ipynb")
+    pictures = page.locator(".jp-OutputArea img")
+    pictures.nth(2).wait_for()
+    assert all(picture.is_visible() and picture.evaluate("image => image.naturalWidth") > 500 for picture in pictures.all())
+    assert page.get_by_text("This needs a running kernel: choose Run → Run All Cells in the menu.").first.is_visible()
+    assert page.get_by_text("model not found").filter(visible=True).count() == 0
+    page.screenshot(path=lab.root / "reopened.png")
+
+
+def test_an_original_keeps_no_picture_and_says_so(lab, page, examples):
+    notebook = lab.root / "clone" / "nbs" / "explore" / "run_browser.ipynb"
+    before = notebook.read_bytes()
+    lab.open(page, "clone/nbs/explore/run_browser.ipynb")
+    lab.run_all(page)
+    page.get_by_text("This notebook is tracked by git, so no picture is kept in it").wait_for()
+    save(page)
+    assert "image/png" not in notebook.read_text()
+    notebook.write_bytes(before)
 
 
 def test_run_browser(lab, page, examples):
@@ -108,7 +154,7 @@ def test_run_browser(lab, page, examples):
     row = browser.get_by_role("row").filter(has_text="brain")
     assert f"{metrics['test']['auroc']:.3f}" in row.inner_text()
     row.get_by_role("button", name=re.compile("open", re.IGNORECASE)).click()
-    page.get_by_text(f"{run.cases()[0]} (test)").first.wait_for()
+    page.get_by_text(f"{run.cases()[0]}, truth").first.wait_for()
     assert page.locator(".mil-viewer").count() == 3  # the table, the overlay and the selector
 
 
@@ -136,7 +182,7 @@ def test_behind_a_path_prefix_and_without_any_network_but_the_server(lab, chromi
 
 @pytest.mark.parametrize("notebook", ["attention_overlays", "selector_temperature", "run_browser", "gradient_flow"])
 def test_without_a_browser_there_are_figures(lab, examples, tmp_path, notebook):
-    command = [sys.executable, "-m", "papermill", ROOT / "nbs" / "explore" / f"{notebook}.ipynb", tmp_path / "out.ipynb", "--cwd", lab.root]
+    command = [sys.executable, "-m", "papermill", ROOT / "nbs" / "explore" / f"{notebook}.ipynb", tmp_path / "out.ipynb", "--cwd", lab.root / "clone"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     outputs = [out for cell in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for out in cell.get("outputs", [])]

@@ -16,6 +16,8 @@ import numpy as np
 from mil_workbench.viewers.overlay import Attention, OverlayCase, OverlayViewer
 given = dict(np.load("overlay.npz"))
 first, second = Attention("run A", given["by_image"]), Attention("run B", given["by_pixel"])
+odd = "<b>$x_1$</b> {שלום} \\"😀\\""
+seen = Attention("run " + odd, given["by_image"], "TRAINING CASE; truth " + odd, True)
 
 
 def case_of(*attention, images=given["images"], **more):
@@ -25,6 +27,8 @@ def case_of(*attention, images=given["images"], **more):
 cases = {
     "one": case_of(second, masks=given["masks"]),
     "two": case_of(first, second),
+    odd: case_of(first, seen, title=odd),
+    "alone": case_of(first, nothing_beside="epoch 3 of " + odd + " is not kept"),
     "diverged": case_of(Attention("run C", np.full(20, np.nan))),
     "features only": case_of(first, images=given["images"][:0]),
 }
@@ -127,7 +131,7 @@ def test_colours_and_words_are_those_of_numpy_and_matplotlib(lab: Lab, page: Pag
     for row, column in ((0, 0), (47, 47), (13, 29)):
         point_at(page, row, column)
         said = re.search(r"row (\d+), column (\d+): flair grey value (\d+), weight ([\d.e-]+), not in the lesion", words(page))
-        assert [int(number) for number in said.groups()[:3]] == [row, column, grey[4, row, column]]
+        assert [int(number) for number in said.groups()[:3]] == [row + 1, column + 1, grey[4, row, column]]
         assert float(said[4]) == pytest.approx(float(weights[4, row, column]), rel=1e-3)
     page.mouse.move(0, 0)  # so that no pixel is marked
     for scaling, full in (("case", weights.max()), ("image", weights[4].max())):
@@ -183,7 +187,7 @@ def test_keys_wheel_and_strip_go_through_the_images(lab: Lab, page: Page, given:
     picture(page).focus()
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Shift+ArrowLeft")
-    assert f"row {SIDE // 2}, column {SIDE // 2 - 1}: t1 grey value {given['images'][critical, 0, SIDE // 2, SIDE // 2 - 1]}," in words(page)
+    assert f"row {SIDE // 2 + 1}, column {SIDE // 2}: t1 grey value {given['images'][critical, 0, SIDE // 2, SIDE // 2 - 1]}," in words(page)
 
 
 def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> None:
@@ -194,7 +198,7 @@ def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> No
     for image, turn in ((0, None), (1, 100), (2, 100), (1, -100)):
         page.mouse.wheel(0, turn) if turn else slide(page, "image", image)
         expect(page.locator(".mil-readout")).to_contain_text(f"image {image + 1} of 20")
-        said = re.search(r"row 6, column 5: t1 grey value (\d+), weight ([\d.e-]+) \(run A\), ([\d.e-]+) \(run B\)", words(page))
+        said = re.search(r"row 7, column 6: t1 grey value (\d+), weight ([\d.e-]+) \(run A\), ([\d.e-]+) \(run B\)", words(page))
         assert int(said[1]) == given["images"][image, 0, 6, 5]
         assert [float(said[2]), float(said[3])] == pytest.approx([given["by_image"][image], given["by_pixel"][image, 6, 5]], rel=1e-3)
         for pane, weight, full in ((0, given["by_image"][image], given["by_image"].max()), (1, given["by_pixel"][image, 30, 31], given["by_pixel"].max())):
@@ -206,6 +210,24 @@ def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> No
     picture(page, 0).focus()
     page.keyboard.press("c")
     assert shown_image(page) == int(given["by_image"].argmax())
+
+
+def test_a_pane_says_that_its_run_was_trained_on_the_case_and_any_text_is_text(lab: Lab, page: Page, given: dict) -> None:
+    odd = '<b>$x_1$</b> {שלום} "😀"'
+    open_viewer(lab, page, given, odd)
+    expect(page.locator(".mil-heading")).to_have_text(odd)
+    facts = page.locator(".mil-about")
+    expect(facts).to_have_text(["", f"TRAINING CASE; truth {odd}"])
+    expect(page.locator(".mil-pane-head b").nth(1)).to_have_text(f"run {odd}")
+    colours = [fact.evaluate("fact => getComputedStyle(fact).color.match(/[0-9]+/g).map(Number)") for fact in facts.all()]
+    red, green, blue = colours[1][:3]
+    assert red > green + 80 and red > blue + 80 and colours[0] != colours[1]
+    choose(page, "case", "alone")
+    expect(page.locator(".mil-nothing-beside")).to_have_text(f"epoch 3 of {odd} is not kept")
+    expect(page.locator(".mil-pane")).to_have_count(1)
+    assert picture(page).is_visible()
+    choose(page, "case", "two")
+    expect(page.locator(".mil-nothing-beside")).to_have_count(0)
 
 
 def test_what_cannot_be_shown_is_a_sentence(lab: Lab, page: Page, given: dict) -> None:

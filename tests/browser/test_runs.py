@@ -112,18 +112,18 @@ def test_curves_are_drawn_of_the_chosen_runs(lab, page, runs):
         said = lambda epoch: "; ".join(f"{key} {float(f'{histories[key][quantity][epoch]:.4g}'):g}" for key in ("lr/fold2", "big/first"))
         canvas.focus()
         page.keyboard.press("Home")
-        expect(readout).to_have_text(f"{label}, epoch 0: {said(0)}")
+        expect(readout).to_have_text(f"{label}, epoch 1: {said(0)}")
         page.keyboard.press("ArrowRight")
-        expect(readout).to_have_text(f"{label}, epoch 1: {said(1)}")
+        expect(readout).to_have_text(f"{label}, epoch 2: {said(1)}")
         page.keyboard.press("End")
-        expect(readout).to_have_text(f"{label}, epoch 11: {said(11)}")
+        expect(readout).to_have_text(f"{label}, epoch 12: {said(11)}")
 
     low, high = (float(extreme([histories[key].train_loss for key in ("lr/fold2", "big/first")])) for extreme in (np.min, np.max))
     room = 0.06 * (high - low)
     x = 62 + 4 / 11 * (canvas.bounding_box()["width"] - 62 - 12)
     y = 280 - 38 - (histories["big/first"].train_loss[4] - low + room) / (high - low + 2 * room) * (280 - 38 - 10)
     canvas.hover(position={"x": x, "y": y})
-    expect(readout).to_contain_text("epoch 4:")
+    expect(readout).to_contain_text("epoch 5:")
     colour = canvas.evaluate("(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data]", [x, y])
     assert colour[:3] == [0xD5, 0x5E, 0x00], "the second run's dot lies where its value is, on top of the first's"
 
@@ -145,6 +145,40 @@ def test_a_run_is_opened_and_a_new_one_appears(lab, page, runs):
     expect(page.locator(ROWS)).to_have_count(2)
     assert column(page, "run") == ["fold11", "fold10"] and column(page, "test.auroc") == ["0.990", "0.850"]
     expect(page.locator(f"{ROWS}[aria-current=true] th")).to_have_text("fold10")
+
+
+def inks(canvas) -> set[tuple[int, ...]]:
+    "The grey levels of what is drawn on a canvas, without colours and half-covered points."
+    code = "canvas => [...new Set(new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer))]"
+    points = [tuple(number >> shift & 255 for shift in (0, 8, 16, 24)) for number in canvas.evaluate(code)]
+    return {point[0] for point in points if point[3] == 255 and max(point[:3]) - min(point[:3]) < 12}
+
+
+def test_text_on_the_axes_is_light_in_the_dark(lab, page, runs):
+    _, _, notebook = runs
+    lab.open(page, notebook)
+    lab.run_all(page)
+    page.get_by_label("curves of lr/fold2").check()
+    canvas = page.locator(".mil-runs-curves canvas")
+    canvas.wait_for()
+    assert min(inks(canvas)) < 110
+    page.get_by_role("menuitem", name="Settings", exact=True).click()
+    page.get_by_role("menuitem", name="Theme", exact=True).hover()
+    page.get_by_role("menuitem", name="JupyterLab Dark", exact=True).click()
+    try:
+        page.locator("body[data-jp-theme-light=false]").wait_for()
+        page.wait_for_timeout(1000)
+        assert min(inks(canvas)) > 110, "after the theme has changed"
+        page.reload()
+        page.locator("body[data-jp-theme-light=false]").wait_for()
+        canvas.wait_for()
+        page.wait_for_timeout(2000)
+        assert min(inks(canvas)) > 110, "after the page was loaded again"
+    finally:
+        page.get_by_role("menuitem", name="Settings", exact=True).click()
+        page.get_by_role("menuitem", name="Theme", exact=True).hover()
+        page.get_by_role("menuitem", name="JupyterLab Light", exact=True).click()
+        page.locator("body[data-jp-theme-light=true]").wait_for()
 
 
 def test_an_empty_folder_says_what_to_do(lab, page, tmp_path):

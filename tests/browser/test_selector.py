@@ -29,7 +29,7 @@ NOTEBOOK = f"""
         return np.tile(rows.astype(np.uint8)[:, None, None], (1, 16, 16))
 
 
-    facts = dict(schedule=np.geomspace(10, 0.2, 10), epochs=epochs, temperatures=temperatures, kept_epoch={EPOCHS[KEPT]}, thumbnails=thumbnails, probability=probability)
+    facts = dict(schedule=np.geomspace(10, 0.2, 10), epochs=epochs, temperatures=temperatures, kept_epoch={EPOCHS[KEPT]}, thumbnails=thumbnails, probability=probability, positive="$p_1$ <b>")
     cases = {{
         "p001": SelectorCase(logits, instance_labels=np.array({FINDING.astype(int).tolist()}), title="p001, called positive", **facts),
         "diverged": SelectorCase(broken, **facts),
@@ -45,7 +45,7 @@ NOTEBOOK = f"""
 def viewer(lab, page):
     lab.show(page, NOTEBOOK)
     shown = page.locator(".mil-viewer")
-    shown.get_by_text("probability 0.4, by the weights kept").wait_for()  # at temperature 1.5
+    shown.get_by_text("probability of $p_1$ <b> 0.4, by the weights kept").wait_for()  # at temperature 1.5
     return shown
 
 
@@ -89,7 +89,7 @@ def check_page(viewer, weights, instances=(0, 11, 12, 50, 63)):
     "Compare what the page says of the bag, and of some instances under the keyboard's cursor, with `weights`."
     largest, instance, effective, spread = figures(viewer)
     np.testing.assert_allclose(largest, weights.max(), rtol=1e-3)
-    assert instance == weights.argmax()
+    assert instance == weights.argmax() + 1
     np.testing.assert_allclose(effective, 1 / np.square(weights).sum(), rtol=1e-3)
     np.testing.assert_allclose(spread, entropy(weights) / np.log(len(weights)), rtol=1e-3, atol=1e-12)
     box = bars(viewer).bounding_box()
@@ -97,7 +97,7 @@ def check_page(viewer, weights, instances=(0, 11, 12, 50, 63)):
         across = box["width"] - 52 - 8
         viewer.page.mouse.move(box["x"] + 52 + (row + 0.5) * across / len(weights), box["y"] + 60)
         said = re.search(r"instance (\d+) of 64: score (\S+), weight (\S+), (.*)", viewer.locator(".mil-readout", has_text="instance").last.inner_text())
-        assert int(said[1]) == row and said[4] == ("shows the finding" if FINDING[row] else "no finding")
+        assert int(said[1]) == row + 1 and said[4] == ("shows the finding" if FINDING[row] else "no finding")
         np.testing.assert_allclose(float(said[3]), weights[row], rtol=6e-3, atol=1e-12)
 
 
@@ -132,14 +132,14 @@ def test_temperature_dragged_and_typed_and_the_curve_that_follows(viewer):
         assert control(viewer, "temperature, as a number").input_value() == taken
 
     def probability():
-        return float(re.search(r"probability (\S+),", viewer.locator(".mil-selector-temperatures .mil-readout").inner_text())[1])
+        return float(re.search(r"probability of \$p_1\$ <b> (\S+),", viewer.locator(".mil-selector-temperatures .mil-readout").inner_text())[1])
 
     for temperature in (0.01, 0.3, 3, 100):
         type_into(viewer, "temperature, as a number", str(temperature))
         np.testing.assert_allclose(probability(), 1 / (1 + temperature), atol=2e-3, rtol=6e-3)
     type_into(viewer, "temperature, as a number", "10")
     control(viewer, "selection").select_option("top_k")  # of which Python has another curve
-    viewer.get_by_text("probability 0.0099,").wait_for()  # 1 / (1 + 10 ** 2)
+    viewer.get_by_text("probability of $p_1$ <b> 0.0099,").wait_for()  # 1 / (1 + 10 ** 2)
 
 
 def brightness(viewer):
@@ -162,12 +162,12 @@ def check_thumbnails(viewer, logits):
 
 def test_epochs_with_their_thumbnails_and_their_own_temperature(viewer):
     epoch = control(viewer, "epoch")
-    assert epoch.get_attribute("aria-valuetext") == "4"
+    assert epoch.get_attribute("aria-valuetext") == "5"
     check_thumbnails(viewer, LOGITS[1])
     epoch.press("ArrowRight")
     check_page(viewer, weights_of(LOGITS[2], 0.2))
     check_thumbnails(viewer, LOGITS[2])
-    viewer.get_by_text("the bars show the scores of epoch 9").wait_for()
+    viewer.get_by_text("the bars show the scores of epoch 10").wait_for()
     type_into(viewer, "temperature, as a number", "0.7")
     epoch.press("Home")
     check_page(viewer, weights_of(LOGITS[0], 0.7))
@@ -179,12 +179,12 @@ def test_arrow_keys_read_instances_and_a_case_that_cannot_be_shown_is_a_sentence
     bars(viewer).focus()
     for key, row in (("ArrowRight", 11), ("ArrowRight", 12), ("ArrowLeft", 11), ("End", 63), ("ArrowRight", 63), ("Home", 0), ("Enter", 11)):
         bars(viewer).press(key)
-        assert readout(viewer).startswith(f"instance {row} of 64: score {float(f'{LOGITS[KEPT, row]:.3g}'):g}, weight "), key
+        assert readout(viewer).startswith(f"instance {row + 1} of 64: score {float(f'{LOGITS[KEPT, row]:.3g}'):g}, weight "), key
     bars(viewer).press("ArrowDown")  # JupyterLab would go to the next cell
     assert bars(viewer).evaluate("bars => bars === document.activeElement")
 
     control(viewer, "case").select_option("diverged")
-    viewer.get_by_text("case diverged: its scores hold NaN in epoch 4, from instance 3 on; the run diverged").wait_for()
+    viewer.get_by_text("case diverged: its scores hold NaN in epoch 5, from instance 4 on; the run diverged").wait_for()
     assert not bars(viewer).is_visible()
     control(viewer, "case").select_option("features")
     viewer.get_by_text("This case has features only: there are no images to show.").wait_for()

@@ -148,6 +148,7 @@ def test_bars_are_sums_and_lead_down(lab, page, case):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     open_viewer(lab, page, "bars", READ + case["start"], SHOW)
+    assert page.locator(".mil-heading").inner_text().startswith("case ")
     weights = [case["weights"][bounds(i)].sum() for i in range(3)]
     said = lambda: {name: float(number) for name, number in (text.split(": ") for text in page.locator(".mil-bar").all_inner_texts())}
     page.locator(".mil-bar", has_text="melan").click()

@@ -161,16 +161,12 @@ export function theme(el) {
   return { text: colour("text"), faint: colour("faint"), line: colour("line"), instance: colour("instance"), finding: colour("finding"), mark: colour("mark") };
 }
 
-// Calls `redraw` when the page turns light or dark.
+// Calls `redraw` when the text's colour has become another one: the page has turned dark, or its theme has come after the viewer.
 export function onThemeChange(el, redraw) {
-  const observer = new MutationObserver(redraw);
-  observer.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light", "data-jp-theme-name"] });
-  const system = matchMedia("(prefers-color-scheme: dark)");
-  system.addEventListener("change", redraw);
-  (el.milEnds ??= []).push(() => {
-    observer.disconnect();
-    system.removeEventListener("change", redraw);
-  });
+  const root = el.querySelector(".mil-viewer");
+  const hear = (event) => event.target === root && event.propertyName === "color" && redraw();
+  root.addEventListener("transitionend", hear); // of a transition that takes no time to speak of, see viewer.css
+  (el.milEnds ??= []).push(() => root.removeEventListener("transitionend", hear));
 }
 
 // A number as a person reads it: four significant digits.

@@ -29,9 +29,10 @@ function quantitiesOf(curves) {
   return [...FIRST.filter((name) => found.has(name)), ...[...found].filter((name) => !FIRST.includes(name)).sort()];
 }
 
+// The points of a curve; a person counts epochs from 1.
 function pointsOf(curve, quantity) {
   const values = curve.series[quantity] ?? [];
-  return curve.series.epoch.map((epoch, i) => [epoch, values[i]]).filter(([epoch, value]) => epoch != null && value != null);
+  return curve.series.epoch.map((epoch, i) => [epoch ?? NaN, values[i]]).filter(([epoch, value]) => Number.isFinite(epoch) && value != null).map(([epoch, value]) => [epoch + 1, value]);
 }
 
 export function curvesPanel(model, el, remove) {
@@ -49,7 +50,7 @@ export function curvesPanel(model, el, remove) {
   const above = element("div", { class: "mil-controls" }, quantities.root, where);
   const root = element("div", { class: "mil-runs-curves" }, element("div", {}, above, canvas), legend, readout);
   const onResize = new ResizeObserver(() => {
-    if (root.clientWidth && width !== Math.min(WIDEST, root.clientWidth)) resize();
+    if (root.clientWidth) resize();
   });
   onResize.observe(root);
   (el.milEnds ??= []).push(() => onResize.disconnect());

@@ -14,7 +14,7 @@ const SCALINGS = [["case", "whole case by its largest weight"], ["image", "each 
 const within = (value, end) => Math.max(0, Math.min(end - 1, value));
 
 // What is drawn of one attention: the picture, the strip of weights and the colour bar.
-function makePane(stack, { title, critical }, zoom, go) {
+function makePane(stack, { title, about, was_trained_on: wasTrainedOn, critical }, zoom, go) {
   const [width, height] = [stack.width * zoom, stack.height * zoom];
   const wide = Math.max(width, NARROWEST);
   const [picture, strip, bar] = [[width, height], [wide, STRIP.height], [wide, BAR.height]].map(([across, down]) => surface(across, down, ""));
@@ -23,7 +23,8 @@ function makePane(stack, { title, critical }, zoom, go) {
   const full = element("div", { class: "mil-full" });
   const jump = button("critical instance", `go to the critical instance of ${title}, the image with the largest weight (key c)`, () => go(critical));
   const head = element("div", { class: "mil-pane-head" }, element("b", {}, title), jump);
-  const root = element("div", { class: "mil-pane", role: "group", "aria-label": title }, head, picture.canvas, strip.canvas, bar.canvas, full);
+  const facts = element("div", { class: wasTrainedOn ? "mil-about mil-trained-on" : "mil-about" }, about);
+  const root = element("div", { class: "mil-pane", role: "group", "aria-label": title }, head, facts, picture.canvas, strip.canvas, bar.canvas, full);
   root.style.width = `${wide}px`;
   const small = element("canvas", { width: stack.width, height: stack.height }).getContext("2d", { willReadFrequently: true });
   return { root, picture, bar, strip, full, small, pixels: small.createImageData(stack.width, stack.height), zoom, width, height, wide };
@@ -85,16 +86,18 @@ export default {
     function layOut() {
       if (!stack) return;
       colours = { ...theme(el), font: getComputedStyle(controls).fontFamily };
-      const n = stack.attention.length;
+      const missing = stack.nothing_beside;
+      const n = stack.attention.length + (missing ? 1 : 0);
       const room = controls.clientWidth || 900; // nothing is known of a page that is not there yet
       const share = (room - GAP * (n - 1)) / n;
       const side = Math.max(stack.height, stack.width);
       const zoom = Math.min(Math.max(1, Math.round(WANTED / side)), LONGEST / side, (share < NARROWEST ? room : share) / stack.width);
-      const made = String(zoom);
+      const made = JSON.stringify([zoom, missing]);
       if (line.dataset.made !== made) {
         panes = stack.attention.map((attention) => makePane(stack, attention, zoom, go));
         panes.forEach(handle);
-        line.replaceChildren(...panes.map((pane) => pane.root));
+        const sentence = missing ? [element("p", { class: "mil-message mil-nothing-beside", role: "note" }, missing)] : [];
+        line.replaceChildren(...panes.map((pane) => pane.root), ...sentence);
         line.dataset.made = made;
       }
       draw();
@@ -129,7 +132,7 @@ export default {
       const pixel = point.row * stack.width + point.column;
       const grey = `${stack.samples === 3 ? "red, green, blue" : `${stack.channel} grey value`} ${greyAt(stack, image, pixel).join(", ")}`;
       const where = stack.lesion ? (inLesion(stack, image, pixel) ? ", in the lesion" : ", not in the lesion") : "";
-      ofPixel.textContent = `row ${point.row}, column ${point.column}: ${grey}, weight ${ofEach((attention) => weightAt(attention, image, pixel))}${where}`;
+      ofPixel.textContent = `row ${point.row + 1}, column ${point.column + 1}: ${grey}, weight ${ofEach((attention) => weightAt(attention, image, pixel))}${where}`;
     }
 
     function go(to) {

@@ -52,7 +52,7 @@ function controlsOf(model, el) {
     show();
   });
   const kRoot = element("label", { class: "mil-control" }, "k ", k);
-  const epoch = slider("epoch", { min: 0, max: 0, step: 1, value: 0, show: (position) => String(get("epochs")[position] ?? "") }, (position) => {
+  const epoch = slider("epoch", { min: 0, max: 0, step: 1, value: 0, show: (position) => (position in get("epochs") ? String(get("epochs")[position] + 1) : "") }, (position) => {
     const chosen = get("epochs")[position];
     if (isOwn()) model.set("temperature", own(chosen)); // it was the epoch's own, and stays so
     tell("epoch", chosen);
@@ -119,16 +119,16 @@ function layOut(body) {
 function inWords(now, cursor) {
   const { weights, scores, finding, critical, largest, effective, entropy, epoch, keptEpoch } = now;
   const kind = (row) => (finding.length ? (finding[row] ? ", shows the finding" : ", no finding") : "");
-  const probability = now.curve.length ? `Temperature ${written(now.temperature)}: probability ${three(onCurve(now.curve, now.range, now.temperature))}` : "";
-  const whose = `by the weights kept, those of epoch ${keptEpoch}${now.isKept ? "" : `; dashed, since the bars show the scores of epoch ${epoch}`}.`;
+  const probability = now.curve.length ? `Temperature ${written(now.temperature)}: ${now.probabilityOf} ${three(onCurve(now.curve, now.range, now.temperature))}` : "";
+  const whose = `by the weights kept, those of epoch ${keptEpoch + 1}${now.isKept ? "" : `; dashed, since the bars show the scores of epoch ${epoch + 1}`}.`;
   return {
     title: now.title,
     largest: written(largest),
-    largestOf: `instance ${critical}${kind(critical)}`,
+    largestOf: `instance ${critical + 1}${kind(critical)}`,
     effective: written(effective),
     effectiveOf: `of ${weights.length} instances`,
     entropy: written(entropy),
-    readout: cursor === null ? HINT : `instance ${cursor} of ${weights.length}: score ${three(scores[cursor])}, weight ${three(weights[cursor])}${kind(cursor)}`,
+    readout: cursor === null ? HINT : `instance ${cursor + 1} of ${weights.length}: score ${three(scores[cursor])}, weight ${three(weights[cursor])}${kind(cursor)}`,
     noImages: now.thumbnailMessage,
     caption: now.curveMessage || `${probability}, ${whose}${now.mode === "hard" ? " Hard selection is the same at any temperature." : ""}`,
   };
@@ -160,7 +160,7 @@ function render({ model, el }) {
     if (row === undefined || row === cursor) return;
     cursor = row;
     const { readout } = draw();
-    for (const [name, value] of [["valuemax", count - 1], ["valuenow", row], ["valuetext", readout]]) bars.canvas.setAttribute(`aria-${name}`, value);
+    for (const [name, value] of [["valuemin", 1], ["valuemax", count], ["valuenow", row + 1], ["valuetext", readout]]) bars.canvas.setAttribute(`aria-${name}`, value);
   };
   const critical = () => read().critical;
   bars.canvas.addEventListener("pointermove", (event) => point(placeBars(bars.width, count).rowAt(event.offsetX)));

@@ -19,11 +19,11 @@ function rounded(value) {
   return [1, 2, 5, 10].find((step) => step * power >= value * (1 - 1e-9)) * power;
 }
 
-function label(context, text, x, y, colour, align = "center") {
+function label(context, text, x, y, colour, align = "center", widest = undefined) {
   context.font = FONT;
   context.fillStyle = colour;
   context.textAlign = align;
-  context.fillText(text, x, y);
+  context.fillText(text, x, y, widest);
 }
 
 function line(context, points, colour, { width = 1, dash = [], alpha = 1 } = {}) {
@@ -89,7 +89,7 @@ export function drawBars(context, width, { weights, largest, finding, cursor }, 
   const uniform = y(1 / weights.length) + 0.5;
   line(context, [[MARGIN.left, uniform], [width - MARGIN.right, uniform]], colours.text, { dash: [2, 3] });
   const step = Math.max(1, rounded(weights.length / 8));
-  for (let row = 0; row < weights.length; row += step) label(context, String(row), place.middle(row), bottom + 14, colours.faint);
+  for (let number = 1; number <= weights.length; number = number < step ? step : number + step) label(context, String(number), place.middle(number - 1), bottom + 14, colours.faint);
 }
 
 const CAPTION = 44; // three lines below each thumbnail
@@ -124,7 +124,7 @@ export function drawThumbnails(context, width, { boxes, images, scores, weights,
     }
     Object.assign(context, { strokeStyle: row === cursor ? colours.mark : colour, lineWidth: 2 });
     context.strokeRect(left, top, side, side);
-    label(context, String(row), middle, top + side + 14, colours.text);
+    label(context, String(row + 1), middle, top + side + 14, colours.text);
     label(context, three(scores[row]), middle, top + side + 27, colours.faint);
     label(context, three(weights[row]), middle, top + side + 40, colours.faint);
   }
@@ -134,7 +134,7 @@ export function drawThumbnails(context, width, { boxes, images, scores, weights,
 }
 
 // Above, the bag's probability over the temperature; below, on the same axis, the temperature of each epoch.
-export function drawTemperatures(context, width, { range, temperature, curve, isKept, keptEpoch, schedule, epochs, temperatures, epoch }, colours) {
+export function drawTemperatures(context, width, { probabilityOf, range, temperature, curve, isKept, keptEpoch, schedule, epochs, temperatures, epoch }, colours) {
   const [low, high] = range;
   const [left, right] = [MARGIN.left, width - 14];
   const x = (value) => left + (Math.log(value / low) / Math.log(high / low)) * (right - left);
@@ -143,7 +143,7 @@ export function drawTemperatures(context, width, { range, temperature, curve, is
   const last = Math.max(schedule.length - 1, ...epochs, 1);
   const time = (value) => below.bottom - (value / last) * (below.bottom - below.top);
   context.clearRect(0, 0, width, HEIGHTS.temperatures);
-  label(context, "probability of the positive class", left, 10, colours.text, "left");
+  label(context, probabilityOf, left, 10, colours.text, "left", right - left);
   label(context, "each epoch of the training, at its temperature", left, below.top - 10, colours.text, "left");
   for (const value of [0, 0.5, 1]) {
     line(context, [[left, probability(value) + 0.5], [right, probability(value) + 0.5]], colours.line, { alpha: 0.5 });
@@ -151,7 +151,7 @@ export function drawTemperatures(context, width, { range, temperature, curve, is
   }
   for (const value of [0, last]) {
     line(context, [[left, time(value) + 0.5], [right, time(value) + 0.5]], colours.line, { alpha: 0.5 });
-    label(context, String(value), left - 6, time(value) + 4, colours.faint, "right");
+    label(context, String(value + 1), left - 6, time(value) + 4, colours.faint, "right");
   }
   for (let power = low; power <= high * 1.001; power *= 10) {
     for (const { top, bottom } of [above, below]) line(context, [[x(power), top], [x(power), bottom]], colours.line, { alpha: 0.3 });
@@ -167,7 +167,7 @@ export function drawTemperatures(context, width, { range, temperature, curve, is
   };
   const own = temperatures[epochs.indexOf(epoch)];
   dot(context, x(own), time(epoch), 5, colours.mark, false);
-  name(epoch, own, `epoch ${epoch}${isKept ? ", kept" : ""}`);
+  name(epoch, own, `epoch ${epoch + 1}${isKept ? ", kept" : ""}`);
   const kept = temperatures[epochs.indexOf(keptEpoch)] ?? schedule[keptEpoch];
   if (kept && Math.abs(time(epoch) - time(keptEpoch)) > 12) name(keptEpoch, kept, "kept");
   if (!curve.length) return;

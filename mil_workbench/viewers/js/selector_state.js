@@ -65,7 +65,7 @@ export function reader(model) {
       thumbnailMessage: hasThumbnails ? get("thumbnail_message") : "",
       curve: hasCurve ? numbers(get("curve"), Float32Array) : new Float32Array(),
       curveMessage: hasCurve ? get("curve_message") : "The curve is being worked out…",
-      keptEpoch: get("kept_epoch"), isKept: epoch === get("kept_epoch"),
+      probabilityOf: `probability${get("positive") && ` of ${get("positive")}`}`, keptEpoch: get("kept_epoch"), isKept: epoch === get("kept_epoch"),
       range: get("temperature_range"), schedule: get("schedule"), epochs: get("epochs"), temperatures: get("temperatures"),
     };
   };

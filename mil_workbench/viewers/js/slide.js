@@ -177,8 +177,12 @@ function render({ model, el }) {
   const open = (patch) => patch >= 0 && model.send({ kind: "patch", picture: model.get("picture").number, patch });
   const go = (stain, section) => model.send({ kind: "go", case: model.get("case"), stain, section });
   const section = stage(model, el, { patchAt, inSection, open }), patch = patchPanel(model, el, { cellOf, inSection });
+  const heading = element("div", { class: "mil-heading" });
+  const entitle = () => (heading.textContent = model.get("title"));
+  listen(model, "change:title", entitle, el);
+  entitle();
   controls.after(levels(model, el, { go, whole: () => (section.whole(), patch.empty()) }));
-  body.append(section.root, patch.root, montage(model, el, { inSection, open }));
+  body.append(heading, section.root, patch.root, montage(model, el, { inSection, open }));
   return ends(el);
 }
 

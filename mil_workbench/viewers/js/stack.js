@@ -22,7 +22,7 @@ export function takeImages(stack, model) {
 
 export const isThere = (stack, image) => stack.isWhole || image === stack.attention[0].critical;
 
-function readAttention({ title, shape: [count, rows, columns] }, weights, height, width) {
+function readAttention({ shape: [count, rows, columns], ...said }, weights, height, width) {
   const place = new Int32Array(height * width); // which place of the map lies over each pixel
   for (let row = 0; row < height; row++) {
     const first = columns * Math.floor((row + 0.5) * (rows / height));
@@ -36,7 +36,7 @@ function readAttention({ title, shape: [count, rows, columns] }, weights, height
     largest[image] = most;
   }
   const critical = largest.reduce((best, weight, image) => (weight > largest[best] ? image : best), 0);
-  return { title, weights, size, place, largest, critical };
+  return { ...said, weights, size, place, largest, critical };
 }
 
 export const weightAt = (attention, image, pixel) => attention.weights[image * attention.size + attention.place[pixel]];
