@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from mil_workbench.data import feature_files
+from mil_workbench.data.cohorts import cohort_from_manifest
 from mil_workbench.data.features import join_files, read_features
 from mil_workbench.data.stores import InstanceStore
 from mil_workbench.files import InputError
@@ -575,6 +576,54 @@ def test_coordinates_of_other_widths_are_named(first, second, tmp_path):
     parts = {name: torch.from_numpy(read_features(tmp_path / name)["coords"]) for name in ("1.h5", "2.h5")}
     with pytest.raises(InputError, match=r"case c1: coords has the shape \(6, \d\) in 2.h5, but \(6, \d\) in 1.h5"):
         join_files("c1", "coords", parts)
+
+
+def manifest_of(folder, files):
+    "A manifest of cases c0, c1, ... of two classes by turns, each with its list of files."
+    rows = [f"c{i},p{i},{('benign', 'malignant')[i % 2]},{file}" for i, case in enumerate(files) for file in case]
+    (folder / "m.csv").write_text("\n".join(["case_id,patient_id,label,file", *rows]))
+    return folder / "m.csv"
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bad_files_are_left_out_by_name_and_the_others_go_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [name for name in BAD if Path(name).suffix in (".npy", ".h5", ".pt", ".npz") and not name.startswith("pipe_")]  # those share a pipe
+    for name in names:
+        BAD[name][0](tmp_path / name)
+    for i in range(4):
+        saved(VALUES + i)(tmp_path / f"good{i}.npy")
+    files = [[f"good{i}.npy"] for i in range(4)] + [[name] for name in names]
+    cohort = cohort_from_manifest(manifest_of(tmp_path, files), tmp_path / "store")
+    assert [bag.id for bag in cohort.bags] == ["c0", "c1", "c2", "c3"]
+    assert all(np.array_equal(bag.instances.read().numpy(), VALUES + i) for i, bag in enumerate(cohort.bags))
+    said = capsys.readouterr().out
+    assert all(f"left out: case c{i}: " in said and f"{tmp_path / name}" in said for i, name in enumerate(names, 4))
+
+
+def test_files_of_a_case_whose_coordinates_differ_are_named(tmp_path, capsys):
+    for name, coords in {"1": CORNERS.astype("i4"), "2": CORNERS.astype("u4"), "3": np.zeros((6, 3)), "4": CORNERS[:, 0]}.items():
+        hdf5(features=VALUES, coords=coords)(tmp_path / f"{name}.h5")
+        hdf5(features=VALUES, coords=coords)(tmp_path / f"{name}again.h5")
+    files = [["1.h5", "2.h5"], ["3.h5"], ["4.h5"], ["1again.h5", "3again.h5"], ["2again.h5", "4again.h5"]]
+    cohort = cohort_from_manifest(manifest_of(tmp_path, files), tmp_path / "store")
+    assert {bag.id: tuple(bag.coords.shape) for bag in cohort.bags} == {"c0": (12, 2), "c1": (6, 3), "c2": (6, 1)}
+    assert np.array_equal(cohort.bags[0].coords.numpy(), np.concatenate([CORNERS, CORNERS]))
+    said = capsys.readouterr().out
+    assert f"left out: case c3: coords has the shape (6, 3) in {tmp_path}/3again.h5, but (6, 2) in {tmp_path}/1again.h5" in said
+    assert said.count("left out: case c4: ") == 1
+
+
+def test_full_disk_is_no_fault_of_the_file_that_is_being_kept(tmp_path):
+    for i in range(4):
+        saved(np.ones((2**12, 4), np.float32))(tmp_path / f"{i}.npy")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
+    try:
+        with pytest.raises(InputError, match=f"^{tmp_path / 'store'}: cannot be written to"):
+            cohort_from_manifest(manifest_of(tmp_path, [[f"{i}.npy"] for i in range(4)]), tmp_path / "store")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 # The store

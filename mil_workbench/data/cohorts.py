@@ -7,6 +7,7 @@ __all__ = ['EACH_CASE', 'MOST_OF_ONE_PATIENT', 'PART', 'COLUMNS', 'Cohort', 'ali
            'natural', 'sort_sections', 'fill_store', 'report_files', 'cohort_from_manifest']
 
 # %% ../../nbs/data/cohorts.ipynb #00f8d4aa
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,8 @@ from tqdm.auto import tqdm
 
 from .bags import Bag, Rows, stain_levels
 from .classes import order_classes
-from .features import read_features
+from .feature_files import BESIDE
+from .features import VERSION, join_files, read_features
 from .stores import InstanceStore, source_key
 from .tables import MISSING, read_table
 from ..files import InputError, hash_value
@@ -126,13 +128,13 @@ def read_manifest(path: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:  # r
     "Read a manifest, one row per feature file, with `file` made absolute."
     path, left_out = Path(path), {}
     manifest = read_table(path, (*COLUMNS, "file"))
-    written = manifest.file.copy()
-    manifest["file"] = [str((path.parent / file).resolve()) for file in written]
-    for line in manifest.index[manifest.file.duplicated()]:
-        first = manifest.case_id[manifest.file == manifest.file[line]].iloc[0]
+    manifest["file"] = [os.path.abspath(path.parent / file) for file in manifest.file]
+    real = manifest.file.map(os.path.realpath)  # a link has the ending that counts, its target what must not count twice
+    for line in manifest.index[real.duplicated()]:
+        first = manifest.case_id[real == real[line]].iloc[0]
         raise InputError(f"{path}, line {line}: duplicate case: {manifest.file[line]} of {manifest.case_id[line]} already belongs to {first}")
     for line in manifest.index:
-        if not Path(manifest.file[line]).exists():
+        if not os.path.exists(manifest.file[line]):
             left_out[manifest.file[line]] = f"case {manifest.case_id[line]}: no such file {manifest.file[line]} ({path.name}, line {line})"
     if len(left_out) == len(manifest):
         raise InputError(f"{path}, line {manifest.index[0]}: {next(iter(left_out.values()))}; none of its files is there, and paths are relative to the manifest")
@@ -157,29 +159,38 @@ def sort_sections(rows: pd.DataFrame) -> pd.DataFrame:
 # %% ../../nbs/data/cohorts.ipynb #a402a523
 def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[str, str]:  # file -> why it is left out
     "Bring `store` up to date with the files of the `manifest` called `name`: what is new or has changed is read and checked."
-    keys = {file: source_key(file, settings={"as": "float32"}) for file in manifest.file}
+    keys, left_out, widths = {}, {}, {}
+    for row in manifest.itertuples():
+        try:
+            keys[row.file] = source_key(row.file, settings={"as": "float32", "version": VERSION})
+        except InputError as error:
+            left_out[row.file] = f"case {row.case_id}: {error}"
     store.discard([file for file in store.records if file not in keys or not store.has(file, keys[file])])
-    stale = [row for row in manifest.itertuples() if row.file not in store.records]
-    left_out, widths = {}, {}
+    stale = [row for row in manifest.itertuples() if row.file in keys and row.file not in store.records]
     for row in tqdm(stale, desc=f"checking {name}", unit="file", disable=not stale):
         try:
             arrays = read_features(row.file)
-            if store.records and store.shape != arrays["instances"].shape[1:]:
-                widths[row.file] = f"case {row.case_id}: {row.file}: its instances are {arrays['instances'].shape[1]} wide, those of other files {store.shape[0]}; extract all with the same encoder"
-            else:
-                store.write(row.file, keys[row.file], **arrays)
         except InputError as error:
             left_out[row.file] = f"case {row.case_id}: {error}"
-    if len(widths) >= max(1, len(store.records)):
-        raise InputError(f"{name}: {next(iter(widths.values()))}; so it is with {len(widths)} of {len(widths) + len(store.records)} files")
+            continue
+        if store.records and store.shape != arrays["instances"].shape[1:]:
+            widths.setdefault(arrays["instances"].shape[1], {})[row.file] = f"case {row.case_id}: {row.file}: its instances are {arrays['instances'].shape[1]} wide, those of other files {store.shape[0]}; extract all with the same encoder"
+        else:
+            store.write(row.file, keys[row.file], **arrays)  # that a disk is full is no fault of this file, and ends it all
+    commonest = max(widths.values(), key=len, default={})
+    if len(commonest) > len(store.records):  # the files that were read first are the odd ones
+        store.discard(list(store.records))
+        return fill_store(manifest.sort_values("file", key=lambda files: ~files.isin(commonest), kind="stable"), store, name)
+    if commonest and len(commonest) == len(store.records):
+        raise InputError(f"{name}: {next(iter(commonest.values()))}; so it is with {len(commonest)} files, against {len(store.records)}")
     if not (store.folder / "index.json").exists():
         store.finish()
-    return left_out | widths
+    return left_out | {file: reason for several in widths.values() for file, reason in several.items()}
 
-
+# %% ../../nbs/data/cohorts.ipynb #ffc9e9d1
 def report_files(left_out: dict[str, str], manifest: pd.DataFrame) -> str:
     "Print why files are left out; return a sentence for the cohort's note."
-    for reason in left_out.values():
+    for reason in dict.fromkeys(left_out.values()):
         print(f"left out: {reason}")
     if not left_out:
         return ""
@@ -201,20 +212,17 @@ def cohort_from_manifest(
     classes = order_classes(set(manifest.label), positive_class, path, classes)
     store = InstanceStore(store_folder)
     left_out = absent | fill_store(manifest[~manifest.file.isin(absent)], store, path.name)
-    note = report_files(left_out, manifest)
-    manifest = manifest[~manifest.file.isin(left_out)]
-    if manifest.empty:
-        raise InputError(f"{path}: none of its {len(left_out)} files can be used; the first: {next(iter(left_out.values()))}")
-
-    def together(files: list[str], array: str) -> torch.Tensor | None:
-        parts = [store.array(file, array) for file in files]
-        return None if any(part is None for part in parts) else torch.cat(parts)
-
     bags = []
-    for case_id, rows in manifest.groupby("case_id", sort=False):
+    for case_id, rows in manifest[~manifest.file.isin(left_out)].groupby("case_id", sort=False):
         if is_nested:
             rows = sort_sections(rows)
         files = list(rows.file)
+        beside = {array: {file: store.array(file, array) for file in files} for array in BESIDE}
+        try:
+            beside = {array: join_files(case_id, array, parts) for array, parts in beside.items()}
+        except InputError as error:
+            left_out |= dict.fromkeys(files, str(error))
+            continue
         bags.append(
             Bag(
                 id=case_id,
@@ -222,8 +230,10 @@ def cohort_from_manifest(
                 label=classes.index(rows.label.iloc[0]),
                 instances=Rows(store, torch.cat([store.rows(file) for file in files])),
                 levels=stain_levels([(row.stain, row.section, len(store.rows(row.file))) for row in rows.itertuples()]) if is_nested else (),
-                coords=together(files, "coords"),
-                instance_labels=together(files, "instance_labels"),
+                **beside,
             )
         )
+    note = report_files(left_out, manifest)
+    if not bags:
+        raise InputError(f"{path}: none of its {len(left_out)} files can be used; the first: {next(iter(left_out.values()))}")
     return Cohort(path.stem, classes, tuple(bags), note, patients_from=f"column patient_id of {path.name}")

@@ -129,7 +129,7 @@ def make_folds(cohort: Cohort, n_folds: int, seed: int, protocol: Protocol = "tr
     "Return folds of `cohort`, the same for the same seed; an `InputError` says what to do where there are none."
     if n_folds < 2:
         raise InputError(f"n_folds {n_folds}: at least 2 folds are needed to hold one out")
-    patients = cohort.cases.groupby("label").patient_id.nunique()
+    patients = cohort.cases.groupby("label").patient_id.nunique().reindex(range(len(cohort.classes)), fill_value=0)
     least, n_patients = (3, "three") if protocol == "train_validation_test" else (2, "two")
     few = ", ".join(f"{cohort.classes[label]} ({n})" for label, n in patients.items() if n < least)
     if few:
