@@ -38,7 +38,7 @@ from .batch.parameters import notebook_parameters
 from .batch.rules import ENCODER_ONLY, apply_preset, check, folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, without_group
-from .data.cohorts import Cohort
+from .data.cohorts import Cohort, describe_patients
 from .data.features import write_features
 from .data.named_cohorts import kind_of, load_cohort
 from .data.prepare import end_with_parent
@@ -120,6 +120,7 @@ def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, .
     cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes)
     if len(cohort.classes) == 2:
         print(f"positive class: {cohort.classes[1]}")
+    print(describe_patients(cohort))
     if cohort.note:
         print(cohort.note)
     return cohort

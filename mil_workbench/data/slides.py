@@ -29,10 +29,11 @@ from scipy.ndimage import median_filter
 from torch import Tensor
 
 from .bags import Bag, Rows, stain_levels
-from .cohorts import COLUMNS, MISSING, Cohort, natural, order_classes, read_table
+from .cohorts import COLUMNS, Cohort, natural, order_classes
 from .prepare import prepare
 from .stain_normalisation import find_stains, normalise_stains
 from .stores import InstanceStore, source_key
+from .tables import MISSING, read_table
 from ..files import InputError, hash_value, write_text
 
 # %% ../../nbs/data/slides.ipynb #6c43332b

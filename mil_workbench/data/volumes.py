@@ -9,7 +9,7 @@ __all__ = ['MOST_UNPACKED', 'SPARE', 'VERSION', 'CLIP', 'WILD', 'AXES', 'MOST_LA
            'VolumeCase', 'Volume', 'read_case', 'SliceSettings', 'profiles_of', 'brain_box', 'sample_of', 'usual_range',
            'grey_values', 'upright', 'on_square', 'entropy_of', 'LooksLikeLabels', 'sign_of_labels', 'require_images',
            'sign_of_a_head', 'slices_of', 'ends_in', 'file_of', 'cases_in_folder', 'name_cases', 'read_grades',
-           'other_scan', 'looks_like_scans', 'names_scans', 'scans_below', 'grade_of', 'brats_cases', 'patient_of',
+           'is_scan', 'other_scan', 'looks_like_scans', 'scans_below', 'grade_of', 'brats_cases', 'patient_of',
            'manifest_cases', 'volume_cases', 'slices_from', 'cohort_of_slices', 'key_of', 'require_modalities',
            'cohort_from_volumes']
 
@@ -21,7 +21,7 @@ import stat
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Iterable, Literal, Mapping
+from typing import Any, Callable, Literal, Mapping
 
 import nibabel as nib
 import numpy as np
@@ -54,6 +54,8 @@ def require_sound_header(path: Path, header: nib.Nifti1Header, size: int, is_pac
         raise InputError(f"{path}: holds {kind} voxels of shape {shape}; a volume has three axes and plain numbers")
     if not 0 <= start < 2**40 or header["magic"].item()[:2] == b"ni":
         raise InputError(f"{path}: is the header of another file, or says falsely where its voxels begin; convert it again, into one .nii.gz")
+    if np.isinf([header["scl_slope"], header["scl_inter"]]).any():
+        raise InputError(f"{path}: its header scales voxels by infinity; convert it again")
     needed = int(start) + math.prod(map(int, shape)) * kind.itemsize
     if needed > size * (MOST_UNPACKED if is_packed else 1):
         raise InputError(f"{path}: its header speaks of {' × '.join(map(str, shape))} voxels, and the file is too short for that; copy or convert it again")
@@ -422,6 +424,11 @@ CONVERTERS = {"DICOM": "dcm2niix", "FreeSurfer": "mri_convert", "MINC": "mnc2nii
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".svs", ".ndpi", ".mrxs")
 
 
+def is_scan(name: str) -> bool:
+    "Whether a file called `name` is a scan, to be read or to be named for what it is."
+    return bool(NIFTI.search(name) or Path(name).suffix.lower() in OTHER_SCANS) and not Path(name).name.startswith(".")
+
+
 def other_scan(path: Path) -> str | None:
     "What to do about a scan that is no NIfTI file, or None if `path` is none; DICOM files without an ending are known by their content."
     kind = OTHER_SCANS.get(path.suffix.lower())
@@ -445,11 +452,6 @@ def looks_like_scans(folder: str | Path) -> bool:
                 n_looked_at += 1
                 others |= other_scan(Path(place, name)) is not None
     return others and n_looked_at < np.inf
-
-
-def names_scans(cells: Iterable[str]) -> bool:
-    "Whether one of a table's `cells` names a scan, in NIfTI or in a format that is not read here."
-    return any(NIFTI.search(cell) or Path(cell).suffix.lower() in OTHER_SCANS for cell in cells)
 
 # %% ../../nbs/data/volumes.ipynb #1a53097c
 def scans_below(folder: Path) -> tuple[dict[Path, list[Path]], dict[Path, str]]:  # folder -> NIfTI files, and folder -> what to do about other scans
@@ -530,7 +532,7 @@ def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str], 
     twice = manifest.case_id[manifest.case_id.duplicated()]
     if len(twice):
         raise InputError(f"{path}: case {twice.iloc[0]} has several rows; in a manifest of volumes a case is one row")
-    is_volume = [column for column in manifest if column not in COLUMNS and names_scans(manifest[column])]
+    is_volume = [column for column in manifest if column not in COLUMNS and manifest[column].map(is_scan).any()]
     modalities = [column for column in is_volume if column != "segmentation"]
     for column in modalities:  # a mask among the modalities would show the model the answer
         if re.search(MASK_NAMES, column, re.IGNORECASE):
