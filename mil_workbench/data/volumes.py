@@ -367,14 +367,14 @@ def file_of(files: list[Path], pattern: str) -> Path | None:
 
 
 def cases_in_folder(folder: Path, files: list[Path]) -> dict[str, list[Path]]:  # "" or what their names begin with -> files
-    "The NIfTI `files` of one `folder`, by case: one case, or, where a modality is there more than once and the folder is not called after one of them, one for each name that stands before a modality."
+    "The NIfTI `files` of one `folder`, by case: one case, or, in a folder of a grade or where a modality is there more than once and the folder is not called after one of them, one for each name that stands before a modality."
     by_name: dict[str, list[Path]] = {}
     several = False
     for pattern in MODALITIES.values():
         found = [match["before"] or "" for path in files if (match := ends_in(pattern).match(path.name))]
         by_name |= {name: [] for name in found}
         several |= len(found) > 1
-    if not several or folder.name in by_name:
+    if folder.name.upper() not in GRADES and (not several or folder.name in by_name):
         return {"": files}
     for path in files:
         match = ends_in("|".join([*MODALITIES.values(), SEGMENTATION])).match(path.name)
