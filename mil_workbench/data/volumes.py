@@ -86,7 +86,7 @@ def read_image(path: Path) -> nib.Nifti1Image:
             raise ImageFileError("it unpacks to more than its header says")
     return kinds[0].from_bytes(content)
 
-
+# %% ../../nbs/data/volumes.ipynb #d40c9a17
 def read_voxels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:  # (X, Y, Z, V), (4, 4)
     "The V volumes in a NIfTI file, in RAS order with voxels as stored (scaled where the file says so), NaN and all, and their affine in mm."
     try:
@@ -390,7 +390,7 @@ def name_cases(places: list[tuple[Path, str]]) -> list[str]:  # folder, "" or th
     is_unique = lambda names: len(set(names)) == len(names)
     return above if is_unique(above) and not is_unique(names) and not set(GRADES) & {name.upper() for name in above} else names
 
-
+# %% ../../nbs/data/volumes.ipynb #ab51e7c3
 def read_grades(folder: Path, case_ids: set[str]) -> tuple[dict[str, str], dict[str, str], str]:  # case -> label, case -> patient, the table's name
     "The labels, and where it has them the patients, in the table beside the cases (`labels.csv` before others): its column `label` or `Grade`, `patient_id`, and the column that holds the cases' names."
     for path in sorted(folder.iterdir(), key=lambda path: (path.stem.lower() != "labels", path.name)):
