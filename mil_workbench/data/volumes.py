@@ -9,7 +9,7 @@ __all__ = ['MOST_UNPACKED', 'SPARE', 'VERSION', 'CLIP', 'WILD', 'AXES', 'MOST_LA
            'VolumeCase', 'Volume', 'read_case', 'SliceSettings', 'profiles_of', 'brain_box', 'sample_of', 'usual_range',
            'grey_values', 'upright', 'on_square', 'entropy_of', 'LooksLikeLabels', 'sign_of_labels', 'require_images',
            'sign_of_a_head', 'slices_of', 'ends_in', 'file_of', 'cases_in_folder', 'name_cases', 'read_grades',
-           'is_scan', 'other_scan', 'looks_like_scans', 'scans_below', 'grade_of', 'brats_cases', 'patient_of',
+           'is_scan', 'other_scan', 'looks_like_scans', 'scans_below', 'grade_of', 'patient_of', 'brats_cases',
            'manifest_cases', 'volume_cases', 'slices_from', 'cohort_of_slices', 'key_of', 'require_modalities',
            'cohort_from_volumes']
 
@@ -224,7 +224,7 @@ def usual_range(sample: np.ndarray) -> tuple[float, float]:  # (N,)
     reach = WILD * max(high - middle, middle - low)
     return (middle - reach, middle + reach) if reach > 0 else (-np.inf, np.inf)
 
-
+# %% ../../nbs/data/volumes.ipynb #d93f61a8
 def grey_values(channel: np.ndarray, is_brain: np.ndarray, background: float, usual: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:  # uint8, of the same shape
     "Standard deviations from the brain's mean, from -4 to 4, as grey values from 0 to 255; the background is 0. Voxels outside the `usual` range have no part in mean and deviation."
     grey = channel.astype(np.result_type(channel.dtype, np.float32))  # float64 where float32 would round
@@ -479,6 +479,12 @@ def grade_of(place: Path, folder: Path) -> str | None:
     return next((each.name.upper() for each in above[: above.index(folder) + 1] if each.name.upper() in GRADES), None)
 
 
+def patient_of(case: str) -> str:
+    "The patient that the name of a case speaks of, in BraTS 2023 and UPENN-GBM; else the case itself."
+    match = re.match(SCAN_OF_PATIENT, case)
+    return match[1] or match[2] if match else case
+
+# %% ../../nbs/data/volumes.ipynb #bc0e94f6
 def brats_cases(folder: str | Path) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
     "The cases of a BraTS-like folder."
     folder = Path(folder)
@@ -514,12 +520,6 @@ def brats_cases(folder: str | Path) -> tuple[list[VolumeCase], dict[str, str], s
         return cases, left_out, f"column patient_id of {table}"
     by_name = any(case.patient_id != case.id for case in cases)
     return cases, left_out, f"the names of the cases, such as {cases[0].id} of patient {cases[0].patient_id}" if by_name else EACH_CASE
-
-
-def patient_of(case: str) -> str:
-    "The patient that the name of a case speaks of, in BraTS 2023 and UPENN-GBM; else the case itself."
-    match = re.match(SCAN_OF_PATIENT, case)
-    return match[1] or match[2] if match else case
 
 # %% ../../nbs/data/volumes.ipynb #872a6c39
 MASK_NAMES = r"seg|mask(?!ed)|lesion|label|annot|truth|contour|delineat|(^|[^a-z])(gt|rois?|vois?)($|[^a-z])"
