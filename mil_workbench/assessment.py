@@ -23,7 +23,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import nn
 
-from .batch.parameters import notebook_parameters
+from .batch.parameters import notebook_parameters, shipped_parameters
 from .batch.rules import folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, require_no_training_run
 from .data.bags import Bag
@@ -65,7 +65,7 @@ class Assessment:
 
 def start(namespace: Mapping[str, Any]) -> Assessment:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run."
-    given, _, defaults = notebook_parameters(namespace)
+    given, _, defaults = notebook_parameters(namespace, shipped_parameters("evaluate"))
     return start_with(plan_run("evaluate.ipynb", defaults, given))
 
 

@@ -34,7 +34,7 @@ from scipy.special import softmax
 from torch import nn
 from tqdm.auto import tqdm
 
-from .batch.parameters import notebook_parameters
+from .batch.parameters import notebook_parameters, shipped_parameters
 from .batch.rules import ENCODER_ONLY, apply_preset, check, folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, without_group
@@ -77,7 +77,7 @@ class Run:
 
 def start(namespace: Mapping[str, Any]) -> Run:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
-    values, given, defaults = notebook_parameters(namespace)
+    values, given, defaults = notebook_parameters(namespace, shipped_parameters("train"))
     return start_with(apply_preset(values, given), defaults)
 
 
@@ -513,7 +513,7 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
 # %% ../nbs/experiment.ipynb #931a0e56
 def start_extraction(namespace: Mapping[str, Any]) -> Run:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
-    given, _, defaults = notebook_parameters(namespace)
+    given, _, defaults = notebook_parameters(namespace, shipped_parameters("extract_features"))
     values = plan_run("extract_features.ipynb", defaults, given)
     if values["encoder_weights"] == "none":
         raise InputError("encoder_weights none would give random features: give imagenet or a file")
