@@ -88,7 +88,7 @@ def describe_model(assessment: Assessment) -> dict[str, Any]:
     facts |= {"features of an instance": described["in_features"]} if described["in_features"] and described["name"] != "volume3d" else {}
     facts |= {"encoder": f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"} if encoder else {}
     facts |= {"parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}"}
-    facts |= {"trained on": f"{Path(p.cohort).name}, fold {p.fold}, seed {p.seed}", "epoch that was kept, counted from 0": run.kept}
+    facts |= {"trained on": f"{Path(p.cohort).name}, fold {p.fold}, seed {p.seed}", "epoch that was kept": run.kept + 1}
     if hasattr(model, "selector"):
         facts["temperature of the selection"] = f"{float(model.selector.temperature):.3g}"
     return facts | {"hash of the weights": hash_file(run.folder / "checkpoints" / "best.safetensors")[:16]}

@@ -37,7 +37,7 @@ from tqdm.auto import tqdm
 from .batch.parameters import notebook_parameters, shipped_parameters
 from .batch.rules import ENCODER_ONLY, apply_preset, check, folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
-from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, without_group
+from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
 from .data.cohorts import Cohort
 from .data.features import write_features
 from .data.named_cohorts import kind_of, load_cohort
@@ -46,7 +46,7 @@ from .data.slides import RGB, Patches, PatchSettings
 from .data.splits import SETS, load_folds, make_folds, write_folds
 from .data.stores import InstanceStore
 from .data.volumes import SliceSettings
-from .evaluation.figures import plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
+from .evaluation.figures import NAME, plain_text, plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import METRICS, Metric, choose_threshold, classification_metrics, confusion, weighted_metrics
 from .files import InputError, read_json, resolve, write_json, write_text
@@ -55,7 +55,7 @@ from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, wei
 from .models.encoders import Encoder, architecture_of
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
-from .training.fit import FitSettings, choose_device, fit_in_processes, make_optimizer, someone_watches
+from .training.fit import FitSettings, batch_to_audit, choose_device, fit_in_processes, make_optimizer, someone_watches
 from .training.gradient_flow import audit_gradient_flow
 from .training.losses import MILLoss, balanced_class_weights
 from .training.prediction import Predictions, predict, write_attention
@@ -184,7 +184,7 @@ def plot_sets(sets: Mapping[str, list[Bag]], classes: tuple[str, ...]) -> Figure
     left = np.zeros(len(names))
     for label, title in enumerate(classes):
         n = np.array([sum(bag.label == label for bag in sets[name]) for name in names])
-        counts.barh(names, n, left=left, label=title)
+        counts.barh(names, n, left=left, label=plain_text(title, NAME))
         left += n
     counts.set(xlabel="cases")
     counts.invert_yaxis()
@@ -245,8 +245,8 @@ def audit(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag
     "What gradient reaches each part of the model before training."
     p = run.parameters
     dataset = BagDataset(sets["train"], p.bag_size, p.sampling_strategy, p.seed)
-    first = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed).batches()[0]
-    return audit_gradient_flow(model, pack([dataset[i] for i in first]), loss, optimizer=make_optimizer(model, fit_settings(run)))
+    sampler = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed)
+    return audit_gradient_flow(model, batch_to_audit(dataset, sampler), loss, optimizer=make_optimizer(model, fit_settings(run)))
 
 # %% ../nbs/experiment.ipynb #fd0de380
 def train(
@@ -430,7 +430,7 @@ def plot_critical(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]
                 known = None if bag.instance_labels is None else bag.instance_labels.numpy()[rows]
                 shown.append({"title": f"{title}; the {what} {weights[0]}s", "images": read_rows(images, rows), "weights": weights[1][rows], "instance_labels": known})
         else:
-            title = f"{title}; instance {order[0]} of {len(bag)}, weight {weights[1][order[0]]:.2f}"
+            title = f"{title}; instance {order[0] + 1} of {len(bag)}, weight {weights[1][order[0]]:.2f}"
             shown.append({"title": title, "image": read_rows(images, order[:1])[0], "mask": None if bag.masks is None else read_rows(bag.masks, order[:1])[0]})
     return plot_patches(shown) if cohort.channels == RGB else plot_critical_images(shown, cohort.channels)
 

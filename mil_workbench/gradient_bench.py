@@ -82,9 +82,9 @@ def draw_losses(axis: Any, auroc_axis: Any, trainings: dict[str, Training]) -> N
     "Loss and AUROC of each training over the epochs."
     for (title, training), colour in zip(trainings.items(), ("tab:blue", "tab:orange")):
         history = training.history
-        axis.plot(history.epoch, history.train_loss, color=colour, linestyle=":", label=f"{title}: training")
-        axis.plot(history.epoch, history.validation_cross_entropy, color=colour, label=f"{title}: validation")
-        auroc_axis.plot(history.epoch, history.validation_auroc.astype(float), color=colour, label=title)
+        axis.plot(history.epoch + 1, history.train_loss, color=colour, linestyle=":", label=f"{title}: training")
+        axis.plot(history.epoch + 1, history.validation_cross_entropy, color=colour, label=f"{title}: validation")
+        auroc_axis.plot(history.epoch + 1, history.validation_auroc.astype(float), color=colour, label=title)
     axis.set(xlabel="epoch", ylabel="loss")
     auroc_axis.set(xlabel="epoch", ylabel="validation AUROC", ylim=(None, 1.02))
     auroc_axis.axhline(0.5, color="grey", linestyle=":", linewidth=1)
