@@ -6,11 +6,13 @@
 __all__ = ['TWO_CLASSES', 'FILL_IN', 'WHAT_IT_IS', 'HOW_WELL_IT_DOES', 'Assessment', 'start', 'start_with', 'describe_model',
            'load_cohort_for', 'require_fit', 'choose_cases', 'Learned', 'read_learned', 'Cases', 'shared_patients',
            'load', 'notes_on', 'spelt', 'Results', 'show', 'validation_of', 'delong_of', 'event_of', 'bins_for',
-           'calibrations', 'calibrate', 'subgroup_masks', 'localise', 'evaluate', 'beside_record', 'draw',
+           'calibrations', 'calibrate', 'subgroup_masks', 'localise', 'evaluate', 'beside_record', 'draw', 'as_text',
            'note_for_card', 'training_facts', 'provenance', 'limitations', 'evaluation_facts', 'threshold_text',
            'model_card', 'write_card', 'as_json', 'finish']
 
 # %% ../nbs/assessment.ipynb #46734225
+import html
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import nn
 
-from .batch.parameters import notebook_parameters
+from .batch.parameters import notebook_parameters, shipped_parameters
 from .batch.rules import folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, require_no_training_run
 from .data.bags import Bag
@@ -37,7 +39,7 @@ from .evaluation.intervals import delong_interval
 from .evaluation.localisation import finding_by_position, localisation_table
 from .evaluation.metrics import FEWEST_PATIENTS, Metric, classification_metrics, confusion
 from .experiment import Run, encode, instance_weights, load_with
-from .files import InputError, hash_file, read_json, resolve, write_json, write_text
+from .files import InputError, hash_file, read_json, resolve, write_json, write_table, write_text
 from .finished import OpenRun, open_run
 from .training.fit import choose_device
 from .training.prediction import Predictions, predict, write_attention
@@ -65,7 +67,7 @@ class Assessment:
 
 def start(namespace: Mapping[str, Any]) -> Assessment:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run."
-    given, _, defaults = notebook_parameters(namespace)
+    given, _, defaults = notebook_parameters(namespace, shipped_parameters("evaluate"))
     return start_with(plan_run("evaluate.ipynb", defaults, given))
 
 
@@ -88,7 +90,7 @@ def describe_model(assessment: Assessment) -> dict[str, Any]:
     facts |= {"features of an instance": described["in_features"]} if described["in_features"] and described["name"] != "volume3d" else {}
     facts |= {"encoder": f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"} if encoder else {}
     facts |= {"parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}"}
-    facts |= {"trained on": f"{Path(p.cohort).name}, fold {p.fold}, seed {p.seed}", "epoch that was kept, counted from 0": run.kept}
+    facts |= {"trained on": f"{Path(p.cohort).name}, fold {p.fold}, seed {p.seed}", "epoch that was kept": run.kept + 1}
     if hasattr(model, "selector"):
         facts["temperature of the selection"] = f"{float(model.selector.temperature):.3g}"
     return facts | {"hash of the weights": hash_file(run.folder / "checkpoints" / "best.safetensors")[:16]}
@@ -384,7 +386,7 @@ def evaluate(assessment: Assessment, cases: Cases) -> Results:
     run, folder, n_classes = assessment.run, assessment.folder, len(assessment.run.classes)
     said, validation = predict(assessment.model, cases.bags), validation_of(run)
     folder.require_claim()
-    write_text(folder / "predictions.csv", said.table(run.classes).to_csv(index=False))
+    write_table(folder / "predictions.csv", said.table(run.classes))
     if instance_weights(said.instances[0], 0) is not None:
         write_attention(folder / "attention.h5", "evaluated", said)
     threshold = read_json(run.folder / "metrics.json")["validation"]["threshold"]
@@ -436,17 +438,23 @@ def draw(assessment: Assessment, cases: Cases, results: Results) -> dict[str, Fi
 FILL_IN = "*to be filled in by the owner of the model*"
 
 
+def as_text(value: Any) -> str:
+    "`value` for Markdown, to be read letter by letter: names of cases and classes are neither HTML nor formulas, links or lines of their own."
+    text = " ".join(html.escape(str(value), quote=False).split())
+    return text if text == FILL_IN else re.sub(r"([\\`*\[\]$])", r"\\\1", text)
+
+
 def _list(facts: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {name}: {value}" for name, value in facts.items())
+    return "\n".join(f"- {as_text(name)}: {as_text(value)}" for name, value in facts.items())
 
 
 def _markdown(part: pd.DataFrame | str) -> str:
     "A table in Markdown, or the sentence in its place."
     if isinstance(part, str):
-        return part
+        return as_text(part)
     table = show(part)
     named = [["", *table.columns], *([name, *row] for name, row in zip(table.index, table.to_numpy()))]
-    rows = [[str(cell) for cell in row][0 if any(table.index) else 1 :] for row in named]
+    rows = [[as_text(cell) for cell in row][0 if any(table.index) else 1 :] for row in named]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
@@ -597,7 +605,7 @@ Temperature scaling fitted on the run's validation cases: logits are divided by 
 def model_card(assessment: Assessment, cases: Cases, results: Results) -> str:
     "The model card, in Markdown."
     return (WHAT_IT_IS + HOW_WELL_IT_DOES).format(
-        name=f"{assessment.model.description['name']}, {assessment.run.name}",
+        name=as_text(f"{assessment.model.description['name']}, {assessment.run.name}"),
         fill_in=FILL_IN,
         model=_list(describe_model(assessment)),
         training=_list(training_facts(assessment, cases.learned)),
@@ -605,11 +613,11 @@ def model_card(assessment: Assessment, cases: Cases, results: Results) -> str:
         scores=_markdown(results.table()),
         temperature=results.temperature,
         calibration=_markdown(results.calibration),
-        threshold=threshold_text(assessment, results),
+        threshold=as_text(threshold_text(assessment, results)),
         transfer=_markdown(results.transfer),
         subgroups=_markdown(results.subgroups),
         localisation=_markdown(results.localisation),
-        limitations="\n".join(f"- {sentence}" for sentence in limitations(assessment, cases, results)),
+        limitations="\n".join(f"- {as_text(sentence)}" for sentence in limitations(assessment, cases, results)),
         provenance=_list(provenance(assessment, cases)),
     )
 

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'start_with', 'load_with',
            'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'read_in_parts', 'build_loss',
-           'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'score_without_stains', 'defined',
-           'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases',
-           'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once',
-           'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract', 'export_features',
-           'summarise_extraction', 'finish_extraction']
+           'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'beside_constant', 'no_better_than_constant',
+           'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training',
+           'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical',
+           'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract',
+           'export_features', 'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
@@ -34,28 +34,28 @@ from scipy.special import softmax
 from torch import nn
 from tqdm.auto import tqdm
 
-from .batch.parameters import notebook_parameters
+from .batch.parameters import notebook_parameters, shipped_parameters
 from .batch.rules import ENCODER_ONLY, apply_preset, check, folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
-from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, without_group
+from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
 from .data.cohorts import Cohort, describe_patients
 from .data.features import write_features
-from .data.named_cohorts import kind_of, load_cohort
+from .data.named_cohorts import NAMED_COHORTS, kind_of, load_cohort
 from .data.prepare import end_with_parent
 from .data.slides import RGB, Patches, PatchSettings
 from .data.splits import SETS, load_folds, make_folds, write_folds
 from .data.stores import InstanceStore
 from .data.volumes import SliceSettings
-from .evaluation.figures import plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
+from .evaluation.figures import NAME, plain_text, plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import METRICS, Metric, choose_threshold, classification_metrics, confusion, weighted_metrics
-from .files import InputError, read_json, resolve, write_json, write_text
+from .files import InputError, read_json, resolve, write_json, write_table
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
 from .models.encoders import Encoder, architecture_of
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
-from .training.fit import FitSettings, choose_device, fit_in_processes, make_optimizer, someone_watches
+from .training.fit import FitSettings, batch_to_audit, choose_device, fit_in_processes, make_optimizer, someone_watches
 from .training.gradient_flow import audit_gradient_flow
 from .training.losses import MILLoss, balanced_class_weights
 from .training.prediction import Predictions, predict, write_attention
@@ -77,7 +77,7 @@ class Run:
 
 def start(namespace: Mapping[str, Any]) -> Run:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
-    values, given, defaults = notebook_parameters(namespace)
+    values, given, defaults = notebook_parameters(namespace, shipped_parameters("train"))
     return start_with(apply_preset(values, given), defaults)
 
 
@@ -109,6 +109,8 @@ PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_patt
 def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, ...] | None = None) -> Cohort:
     "The cohort of the parameters `p`, for a model of `classes` if they are given; a parameter in `changed` that has no effect on it is refused."
     kind = kind_of(p.cohort)
+    if p.cohort not in NAMED_COHORTS and not resolve(p.cohort).exists():
+        raise InputError(f"{p.cohort}: there is no such file or folder, nor a cohort of that name; there are {', '.join(NAMED_COHORTS)}")
     useless = [] if kind == "volumes" else [name for name in SLICES_ONLY if name in changed]
     useless += [] if kind == "slides" else [name for name in PATCHES_ONLY if name in changed]
     useless += [name for name in ENCODER_ONLY if name in changed] if kind == "features" else []
@@ -119,7 +121,7 @@ def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, .
     patches = PatchSettings(p.patch_size, p.um_per_pixel, p.patches_per_section, p.stain_normalisation)
     cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes, p.stain_map)
     if len(cohort.classes) == 2:
-        print(f"positive class: {cohort.classes[1]}")
+        print(f"positive class: {cohort.classes[1]} (the other: {cohort.classes[0]})")
     print(describe_patients(cohort))
     if cohort.note:
         print(cohort.note)
@@ -185,7 +187,7 @@ def plot_sets(sets: Mapping[str, list[Bag]], classes: tuple[str, ...]) -> Figure
     left = np.zeros(len(names))
     for label, title in enumerate(classes):
         n = np.array([sum(bag.label == label for bag in sets[name]) for name in names])
-        counts.barh(names, n, left=left, label=title)
+        counts.barh(names, n, left=left, label=plain_text(title, NAME))
         left += n
     counts.set(xlabel="cases")
     counts.invert_yaxis()
@@ -246,8 +248,8 @@ def audit(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag
     "What gradient reaches each part of the model before training."
     p = run.parameters
     dataset = BagDataset(sets["train"], p.bag_size, p.sampling_strategy, p.seed)
-    first = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed).batches()[0]
-    return audit_gradient_flow(model, pack([dataset[i] for i in first]), loss, optimizer=make_optimizer(model, fit_settings(run)))
+    sampler = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed)
+    return audit_gradient_flow(model, batch_to_audit(dataset, sampler), loss, optimizer=make_optimizer(model, fit_settings(run)))
 
 # %% ../nbs/experiment.ipynb #fd0de380
 def train(
@@ -297,20 +299,39 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
     run.folder.require_claim()
     said = predictions["validation"]
     threshold = choose_threshold(said.labels, said.probabilities) if len(cohort.classes) == 2 else None
-    metrics = {"protocol": run.parameters.protocol}
+    metrics = {"protocol": run.parameters.protocol, "positive_class": cohort.classes[1] if len(cohort.classes) == 2 else None}
     for name, said in predictions.items():
         scores = classification_metrics(said.labels, said.probabilities, said.patients, threshold)
         metrics[name] = {metric: score.value for metric, score in scores.items()}
         metrics[name]["intervals"] = {metric: [score.low, score.high] for metric, score in scores.items()}
         metrics[name] |= {"threshold": threshold, "confusion": confusion(said.labels, said.probabilities, threshold)}
+    metrics["constant"] = beside_constant([bag.label for bag in sets["train"]], predictions["validation"])
+    if not metrics["constant"]["better"]:
+        print(no_better_than_constant(metrics["constant"]))
     last = list(predictions)[-1]
     metrics["instance"] = score_instances(sets[last], predictions[last], sets["train"])
     metrics["without"] = score_without_stains(model, sets[last], predictions[last])
     table = pd.concat([said.table(cohort.classes).assign(set=name) for name, said in predictions.items()])
-    write_text(run.folder / "predictions.csv", table.to_csv(index=False))
+    write_table(run.folder / "predictions.csv", table)
     if "test" in predictions:
         write_attention(run.folder / "attention.h5", "test", predictions["test"])
     return Results(predictions, metrics)
+
+# %% ../nbs/experiment.ipynb #e1a129dd
+def beside_constant(train_labels: list[int], said: Predictions) -> dict[str, float | bool]:
+    "Cross-entropy on validation of the frequencies of the training classes, and of the kept epoch; whether the latter is lower."
+    shares = np.bincount(train_labels, minlength=said.logits.shape[1]) / len(train_labels)
+    true_share = np.maximum(shares[said.labels], 1 / (2 * len(train_labels)))  # of a class that no training case has, half a case
+    constant, kept = (float(-np.log(probability).mean()) for probability in (true_share, np.maximum(said.probabilities[np.arange(len(said.labels)), said.labels], 1e-300)))
+    return {"validation_cross_entropy": constant, "kept_cross_entropy": kept, "better": kept < constant}
+
+
+def no_better_than_constant(constant: Mapping[str, float | bool]) -> str:
+    "What a person has to know of a run that is no better than `constant`."
+    return (
+        f"This run has learned nothing that holds on validation: the cross-entropy of its kept epoch is {constant['kept_cross_entropy']:.3f}, "
+        f"that of the class frequencies of the training cases alone {constant['validation_cross_entropy']:.3f}. Its probabilities are of no use as they are."
+    )
 
 # %% ../nbs/experiment.ipynb #04666da2
 def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -> dict[str, dict[str, float | int | None]]:
@@ -431,7 +452,7 @@ def plot_critical(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]
                 known = None if bag.instance_labels is None else bag.instance_labels.numpy()[rows]
                 shown.append({"title": f"{title}; the {what} {weights[0]}s", "images": read_rows(images, rows), "weights": weights[1][rows], "instance_labels": known})
         else:
-            title = f"{title}; instance {order[0]} of {len(bag)}, weight {weights[1][order[0]]:.2f}"
+            title = f"{title}; instance {order[0] + 1} of {len(bag)}, weight {weights[1][order[0]]:.2f}"
             shown.append({"title": title, "image": read_rows(images, order[:1])[0], "mask": None if bag.masks is None else read_rows(bag.masks, order[:1])[0]})
     return plot_patches(shown) if cohort.channels == RGB else plot_critical_images(shown, cohort.channels)
 
@@ -514,7 +535,7 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
 # %% ../nbs/experiment.ipynb #931a0e56
 def start_extraction(namespace: Mapping[str, Any]) -> Run:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
-    given, _, defaults = notebook_parameters(namespace)
+    given, _, defaults = notebook_parameters(namespace, shipped_parameters("extract_features"))
     values = plan_run("extract_features.ipynb", defaults, given)
     if values["encoder_weights"] == "none":
         raise InputError("encoder_weights none would give random features: give imagenet or a file")

@@ -4,16 +4,18 @@
 
 # %% auto #0
 __all__ = ['NO_ROOM', 'REMEDIES', 'InputError', 'project_root', 'checkout', 'resolve', 'whole_file', 'explain', 'write_text',
-           'write_json', 'read_json', 'hash_value', 'hash_file', 'spreadsheet_safe', 'from_spreadsheet']
+           'write_json', 'read_json', 'hash_value', 'hash_file', 'spreadsheet_safe', 'from_spreadsheet', 'write_table',
+           'read_written_table']
 
 # %% ../nbs/files.ipynb #96548c3b
+import csv
 import errno
 import hashlib
 import json
 import os
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Sequence
 
 import mil_workbench
 
@@ -112,3 +114,29 @@ def spreadsheet_safe(text: str) -> str:
 def from_spreadsheet(text: str) -> str:
     "What `spreadsheet_safe` was given, of the cell `text`."
     return text[1:] if text.startswith("'") and text.lstrip("'")[:1] in tuple("=+-@\t\r") else text
+
+# %% ../nbs/files.ipynb #828b249d
+def write_table(path: str | Path, table) -> None:
+    "Write the DataFrame `table` as CSV, without its index, whole or not at all; no text in it is run by a spreadsheet."
+    guard = lambda cell: spreadsheet_safe(cell) if isinstance(cell, str) else cell
+    guarded = table.map(guard).rename(columns=guard)
+    text = guarded.to_csv(index=False)
+    if "\r" in text:  # pandas leaves it unquoted otherwise
+        text = guarded.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC)
+    with whole_file(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="")
+
+
+def read_written_table(path: str | Path, texts: Sequence[str]):  # -> DataFrame
+    "The table that `write_table` has written, its columns `texts` as text; an `InputError` where it cannot be read or lacks one of them."
+    import pandas as pd  # which takes a moment
+
+    bare = lambda cell: from_spreadsheet(cell) if isinstance(cell, str) else cell
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
+    lacking = [name for name in texts if name not in table.rename(columns=bare)]
+    if lacking:
+        raise InputError(f"{path}: has no column {', '.join(lacking)}")
+    return table.map(bare).rename(columns=bare)

@@ -17,13 +17,13 @@ from torch import nn
 
 from .batch.collect import parse_params
 from .batch.launch import find_notebook
-from .batch.parameters import read_parameters
+from .batch.parameters import check_values, read_parameters
 from .batch.run_folder import RunFolder
 from .batch.status import run_state
 from .data.bags import Bag
 from .data.cohorts import Cohort
 from .experiment import Run, encode, kept_epoch, load_with
-from .files import InputError, read_json, resolve
+from .files import InputError, read_json, read_written_table, resolve
 from .training.checkpoints import load_checkpoint
 
 # %% ../nbs/finished.ipynb #2796eee0
@@ -84,9 +84,9 @@ class OpenRun:
 def read_predictions(path: Path) -> pd.DataFrame:
     "The rows of a predictions.csv."
     try:
-        return pd.read_csv(path, dtype={"case_id": str, "patient_id": str, "label": str}, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run it again") from None
+        return read_written_table(path, ["case_id", "patient_id", "label", "set"])
+    except InputError as error:
+        raise InputError(f"{error}; run it again") from None
 
 
 def open_run(path: str | Path) -> OpenRun:
@@ -106,15 +106,25 @@ def open_run(path: str | Path) -> OpenRun:
         values = parse_params((folder / "params.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'params.yaml'}: cannot be read ({error}); run it again") from None
-    _require_our_version(folder, values)
-    facts = read_json(folder / "model.json")
-    return OpenRun(folder, SimpleNamespace(**values), tuple(facts["classes"]), tuple(facts.get("channels", ())), facts["frozen_encoder"], read_predictions(folder / "predictions.csv"))
+    values, facts = _as_our_version(folder, values), read_json(folder / "model.json")
+    is_whole = isinstance(facts, dict) and isinstance(facts.get("classes"), list) and len(facts["classes"]) > 1 and isinstance(facts.get("frozen_encoder") or {}, dict)
+    if not is_whole:
+        raise InputError(f"{folder / 'model.json'}: does not name the classes of the model; copy the run's folder again from where it was made, or run it again")
+    predictions = read_predictions(folder / "predictions.csv")
+    lacking = [name for name in facts["classes"] if f"probability_{name}" not in predictions]
+    if lacking:
+        raise InputError(f"{folder / 'predictions.csv'}: has no probability of class {', '.join(lacking)}, which model.json names; copy the run's folder again from where it was made, or run it again")
+    return OpenRun(folder, SimpleNamespace(**values), tuple(facts["classes"]), tuple(facts.get("channels", ())), facts.get("frozen_encoder"), predictions)
 
 
-def _require_our_version(folder: RunFolder, values: Mapping[str, Any]) -> None:
-    "Raise an `InputError` if a training run of this version would have other parameters."
-    ours = set(read_parameters(find_notebook("train")))
-    for name in sorted(ours ^ set(values)):
-        commit = (read_json(folder / "environment.json").get("git") or {}).get("commit") or "unknown"
-        how = f"with a parameter {name}, which there no longer is" if name in values else f"when there was no parameter {name}"
-        raise InputError(f"{folder.path}: was made by another version of the workbench, {how}; check out commit {commit[:8]} to open it, or run it again")
+def _as_our_version(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any]:
+    "The parameters of a run of any version as ours: one that it lacks takes its default, one that we no longer know is named and left out."
+    ours = read_parameters(find_notebook("train"))
+    unknown = [name for name in values if name not in ours]
+    if unknown:
+        print(f"{folder.path}: was made by another version of the workbench; its {', '.join(unknown)} means nothing to this one and is left out")
+    try:
+        known = check_values(ours, {name: value for name, value in values.items() if name in ours})
+    except InputError as error:
+        raise InputError(f"{folder / 'params.yaml'}: {error}; it was altered or made by another version of the workbench: open it at the commit in environment.json, or run it again") from None
+    return {name: known.get(name, parameter.default) for name, parameter in ours.items()}

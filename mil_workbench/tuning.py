@@ -39,7 +39,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from .batch.launch import find_notebook
-from .batch.parameters import notebook_parameters, read_parameters
+from .batch.parameters import notebook_parameters, read_parameters, shipped_parameters
 from .batch.rules import apply_preset, default_run_name, folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, is_gone, read_lease
 from .batch.spaces import Choice, Range, plan_trials
@@ -132,7 +132,7 @@ class Search:
 
 def start(namespace: Mapping[str, Any]) -> Search:
     "Judge the running notebook's parameters (`namespace` is its globals()) and join the study."
-    given, _, defaults = notebook_parameters(namespace)
+    given, _, defaults = notebook_parameters(namespace, shipped_parameters("tune"))
     return start_with(plan_run("tune.ipynb", defaults, given))
 
 

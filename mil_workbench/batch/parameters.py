@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'Parameter', 'parse_parameters', 'read_parameters', 'check_value', 'parse_text', 'check_values',
-           'notebook_parameters']
+           'shipped_parameters', 'notebook_parameters']
 
 # %% ../../nbs/batch/parameters.ipynb #6c21c1dd
 import ast
@@ -12,12 +12,14 @@ import difflib
 import io
 import json
 import math
+import subprocess
 import tokenize
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Mapping
 
-from ..files import InputError
+from ..files import InputError, checkout
 
 # %% ../../nbs/batch/parameters.ipynb #1ef20236
 TYPES = {"bool": bool, "int": int, "float": float, "str": str}
@@ -79,12 +81,16 @@ def parse_parameters(source: str) -> dict[str, Parameter]:
 def read_parameters(notebook: str | Path) -> dict[str, Parameter]:
     "The parameters of a run notebook, which has exactly one cell tagged `parameters`."
     try:
-        cells = json.loads(Path(notebook).read_text(encoding="utf-8"))["cells"]
+        return _parameters_in(Path(notebook).read_text(encoding="utf-8"), notebook)
     except FileNotFoundError:
         raise InputError(f"{notebook}: no such notebook") from None
-    except (ValueError, KeyError, TypeError) as error:
+
+
+def _parameters_in(text: str, notebook: str | Path) -> dict[str, Parameter]:
+    try:
+        tagged = [cell for cell in json.loads(text)["cells"] if "parameters" in cell["metadata"].get("tags", [])]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{notebook}: is not a notebook ({error})") from None
-    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     if len(tagged) != 1:
         raise InputError(f"{notebook}: has {len(tagged)} cells tagged parameters; a run notebook has exactly one")
     return parse_parameters("".join(tagged[0]["source"]))
@@ -127,25 +133,43 @@ def check_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any])
     return {name: check_value(parameters[name], value) for name, value in values.items()}
 
 # %% ../../nbs/batch/parameters.ipynb #f00d0792
-def notebook_parameters(namespace: Mapping[str, Any]) -> tuple[dict[str, Any], set[str], dict[str, Any]]:  # values, names given, defaults
-    "The checked values of the running notebook's parameters, which of them were given, and the defaults; `namespace` is its globals()."
-    declared, injected = None, {}
+@lru_cache
+def shipped_parameters(name: str) -> dict[str, Parameter]:
+    "The parameters of the workbench's own run notebook `name`, their defaults as they were committed."
+    path = checkout() / "nbs" / "runs" / f"{name}.ipynb"
+    parameters = read_parameters(path)
+    try:
+        committed = subprocess.run(["git", "-C", path.parent, "show", f"HEAD:./{path.name}"], capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return parameters
+    before = _parameters_in(committed.stdout, path) if committed.returncode == 0 else {}
+    return {name: replace(parameter, default=before[name].default) if name in before else parameter for name, parameter in parameters.items()}
+
+# %% ../../nbs/batch/parameters.ipynb #e7279fd1
+def notebook_parameters(
+    namespace: Mapping[str, Any],  # the running notebook's globals()
+    ours: Mapping[str, Parameter] | None = None,  # of the workbench's own notebook, `shipped_parameters`; None: those of the cell itself
+) -> tuple[dict[str, Any], set[str], dict[str, Any]]:  # values, names given, defaults
+    "The checked values of the running notebook's parameters, which of them were given, and the defaults."
+    written, injected = None, {}
     for source in namespace["In"]:
         try:
             lines = ast.parse(source).body
         except SyntaxError:  # a cell with shell magic
             continue
-        if lines and all(isinstance(line, ast.AnnAssign) for line in lines):
-            declared, injected = parse_parameters(source), {}
-        elif declared is not None and source.startswith("# Parameters\n"):
-            injected = {line.targets[0].id: _literal(line.value) for line in lines if isinstance(line, ast.Assign)}
-    if declared is None:
+        names = [line.target.id for line in lines if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
+        by_hand = {line.targets[0].id: _literal(line.value) for line in lines if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)}
+        if written is not None and source.startswith("# Parameters\n"):
+            injected = by_hand
+        elif set(names) & set(ours) if ours is not None else names and len(names) == len(lines):
+            ours = parse_parameters(source) if ours is None else ours
+            written, injected = {*names, *by_hand}, {}
+    if written is None:
         raise InputError("the parameters cell has not been run; run the notebook from its top")
-    check_values(declared, injected)
-    values = check_values(declared, {name: namespace[name] for name in declared})
-    defaults = {name: parameter.default for name, parameter in declared.items()}
-    changed = {name for name, value in values.items() if value != defaults[name]}
-    return values, set(injected) | changed, defaults
+    check_values(ours, dict.fromkeys(written - set(ours)) | injected)
+    defaults = {name: parameter.default for name, parameter in ours.items()}
+    values = check_values(ours, {name: namespace.get(name, default) for name, default in defaults.items()})
+    return values, set(injected) | {name for name, value in values.items() if value != defaults[name]}, defaults
 
 
 def _literal(value: ast.expr) -> Any:

@@ -12,6 +12,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any, Mapping
 
+from .parameters import shipped_parameters
 from .run_folder import WITHOUT_EFFECT, RunFolder
 from ..files import InputError, hash_value, resolve
 
@@ -149,8 +150,10 @@ def plan_run(notebook: str, defaults: Mapping[str, Any], given: Mapping[str, Any
         raise InputError(f"{notebook}: has no parameters study and run_name, so it is not known where its run lands; run it with papermill and an output path")
     values = {**defaults, **given}
     if "preset" in values:
-        values = apply_preset(values, set(given))
-        check(values, defaults)
+        ours = {name: parameter.default for name, parameter in shipped_parameters("train").items()}
+        written = {name for name, value in defaults.items() if value != ours.get(name)}
+        values = apply_preset({**ours, **values}, written | set(given))
+        check(values, ours)
     else:
         require_least(values)
         require_folder_names(values)

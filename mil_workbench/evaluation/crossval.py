@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
+from .figures import NAME, plain_text
 from .metrics import FEWEST_PATIENTS, METRICS, Metric, auroc, bootstrap, classification_metrics, patient_weights, weighted_metrics, weights_by_score
 from ..files import InputError
 
@@ -216,7 +217,7 @@ def panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     rows = -(-len(titles) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(max(size * columns, 4), size * rows + 0.4), layout="constrained", squeeze=False, sharex=True, sharey=True)
     for axis, title in zip(axes.flat, titles):
-        axis.set_title(textwrap.fill(title, 25 if many else 32), fontsize="x-small" if many else "small")
+        axis.set_title(textwrap.fill(plain_text(title), 25 if many else 32), fontsize="x-small" if many else "small")
         axis.tick_params(labelsize="small")
     for axis in axes.flat[len(titles) :]:
         axis.remove()
@@ -236,7 +237,7 @@ def plot_pooled_roc(groups: dict[str, Pooled]) -> Figure:
             for rows in runs:
                 if 0 < is_class[rows].sum() < len(rows):
                     axis.plot(*roc_curve(is_class[rows], scores[rows])[:2], color="tab:grey" if len(group.classes) == 2 else f"C{c}", linewidth=0.7, alpha=max(0.2, 0.9 / len(runs) ** 0.5))
-            label = "all folds" if len(group.classes) == 2 else group.classes[c]
+            label = "all folds" if len(group.classes) == 2 else plain_text(group.classes[c], NAME)
             if is_class.any() and not is_class.all():
                 axis.plot(*roc_curve(is_class, scores)[:2], color=f"C{c if len(group.classes) > 2 else 0}", linewidth=2, label=label)
         metric = group.metrics["auroc"]
@@ -262,7 +263,7 @@ def plot_forest(groups: dict[str, Pooled]) -> Figure:
             axis.plot(metric.value, place, "o", color="tab:blue", label="all folds together" if place == 0 else None)
     axis.axvline(0.5, color="grey", linestyle=":", linewidth=1)
     axis.set(ylim=(len(groups) - 0.4, -0.6), xlabel="AUROC on held-out cases")
-    axis.set_yticks(range(len(groups)), [textwrap.fill(group.title, 60) for group in groups.values()], fontsize="small")
+    axis.set_yticks(range(len(groups)), [textwrap.fill(plain_text(group.title), 60) for group in groups.values()], fontsize="small")
     axis.grid(axis="x", alpha=0.3)
     figure.legend(fontsize="small", loc="outside upper center", ncols=3, frameon=False)
     plt.close(figure)
@@ -290,7 +291,7 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
                 axis.plot(j, i, ".", color="black", markersize=3)
     largest = np.nanmax(np.abs(matrix), initial=0.05)
     shown = axis.imshow(matrix, cmap="RdBu", vmin=-2 * largest if n <= MOST_WRITTEN else -largest, vmax=2 * largest if n <= MOST_WRITTEN else largest)
-    axis.set_yticks(range(n), [f"{textwrap.fill(group.title, 48)}   {i + 1}" for i, group in enumerate(groups.values())], fontsize="small")
+    axis.set_yticks(range(n), [f"{textwrap.fill(plain_text(group.title), 48)}   {i + 1}" for i, group in enumerate(groups.values())], fontsize="small")
     axis.set_xticks(range(n), range(1, n + 1), fontsize="small" if n <= 30 else "xx-small")
     axis.set(xlabel="less group …")
     figure.colorbar(shown, ax=axis, label="difference of AUROC\n" + ("bold" if n <= MOST_WRITTEN else "a dot") + " where the interval excludes 0", shrink=0.8)
@@ -304,7 +305,7 @@ def plot_epochs(groups: dict[str, Pooled], histories: pd.DataFrame, quantity: st
     for axis, name in zip(axes, groups):
         runs = histories[histories.group == name].groupby("run", sort=False)
         for _, run in runs:
-            axis.plot(run.epoch, run[quantity].astype(float), color="tab:blue", linewidth=0.8, alpha=max(0.25, 0.9 / runs.ngroups**0.5), marker="." if len(run) == 1 else None)
+            axis.plot(run.epoch + 1, run[quantity].astype(float), color="tab:blue", linewidth=0.8, alpha=max(0.25, 0.9 / runs.ngroups**0.5), marker="." if len(run) == 1 else None)
     values = histories[quantity].astype(float).replace([np.inf, -np.inf], np.nan).dropna()
     if len(values):
         low, high = values.min(), values.quantile(0.995)

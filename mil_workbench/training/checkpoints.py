@@ -27,7 +27,10 @@ def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any])
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["json"])
+            tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["json"])
+        if not (isinstance(header, dict) and all(isinstance(header.get(name), dict) for name in ("description", "facts"))):
+            raise ValueError("its header lacks the description of the model or the facts")
+        return tensors, header
     except FileNotFoundError:
         raise InputError(f"{path}: no such checkpoint") from None
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
@@ -42,8 +45,14 @@ def save_checkpoint(path: str | Path, model: nn.Module, **facts: Any) -> None:
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:  # the model in evaluation mode, the facts
     "Build the model that `path` describes and give it the weights in it; no code in the file is run."
     weights, header = _read(path)
-    model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
-    model.load_state_dict(weights)
+    try:
+        model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
+        model.load_state_dict(weights)
+    except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # altered, or of another version
+        raise InputError(f"{path}: holds the weights of another version of the model, or was altered ({' '.join(str(error).split())[:160]}); copy it again, open it at the commit in environment.json, or run it again") from None
+    bad = next((name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None)
+    if bad is not None:
+        raise InputError(f"{path}: its {bad} holds values that are not finite; copy it again, or run it again")
     return model.eval(), header["facts"]
 
 
@@ -51,7 +60,10 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:  # the f
     "Give `model` the weights in `path`, if they are those of the same model."
     weights, header = _read(path)
     _require_same_model(path, header["description"], model)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(f"{path}: does not hold the weights of its model ({' '.join(str(error).split())[:160]}); copy it again, or run it again") from None
     _restore_selection(model, header["description"])
     return header["facts"]
 

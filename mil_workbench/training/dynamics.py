@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # %% ../../nbs/training/dynamics.ipynb #c7c614ab
 def batch_loss_spread(losses: list[float]) -> dict[str, float]:
@@ -53,21 +54,24 @@ PANELS = {
 LOGARITHMIC = ("batch loss variance", "temperature")
 
 
-def plot_history(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:
-    "Every recorded quantity over the epochs."
+def plot_history(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:  # best_epoch counts from 0, as the history does
+    "Every recorded quantity over the epochs, which are counted from 1."
+    epochs = history.epoch + 1
     panels = {title: lines for title, lines in PANELS.items() if not lines or any(name in history for name in lines)}
     rows = -(-len(panels) // 3)
     figure, axes = plt.subplots(rows, 3, figsize=(12, 2.5 * rows), layout="constrained", squeeze=False)
     for axis, (title, lines) in zip(axes.flat, panels.items()):
         for name, label in lines.items():
             if name in history:
-                axis.plot(history.epoch, history[name].astype(float), label=label, marker="." if len(history) < 15 else None)
+                axis.plot(epochs, history[name].astype(float), label=label, marker="." if len(history) < 15 else None)
         if not lines:
-            axis.fill_between(history.epoch, history.batch_loss_min, history.batch_loss_max, alpha=0.35)
-            axis.plot(history.epoch, history.train_cross_entropy)
+            axis.fill_between(epochs, history.batch_loss_min, history.batch_loss_max, alpha=0.35)
+            axis.plot(epochs, history.train_cross_entropy)
         if best_epoch is not None:
-            axis.axvline(best_epoch, color="grey", linestyle="--", linewidth=1)
-        axis.set(xlabel="epoch", ylabel=title, yscale="log" if title in LOGARITHMIC else "linear")
+            axis.axvline(best_epoch + 1, color="grey", linestyle="--", linewidth=1)
+        is_positive = any((history[name] > 0).any() for name in lines if name in history)
+        axis.set(xlabel="epoch", ylabel=title, yscale="log" if title in LOGARITHMIC and is_positive else "linear")
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         if axis.get_legend_handles_labels()[1]:
             axis.legend(fontsize="small")
     for axis in axes.flat[len(panels) :]:

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer', 'begin_epoch', 'backward',
            'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'selects_from', 'best_epoch', 'is_over', 'Files',
-           'tell', 'someone_watches', 'no_objection', 'Progress', 'take_up', 'one_epoch', 'fit', 'fit_in_processes',
-           'join_unless_asked_to_stop']
+           'tell', 'someone_watches', 'no_objection', 'batch_to_audit', 'Progress', 'take_up', 'one_epoch', 'fit',
+           'fit_in_processes', 'join_unless_asked_to_stop']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
 import os
@@ -280,6 +280,13 @@ def no_objection() -> None:
     "Nobody else writes here."
 
 
+def batch_to_audit(dataset: BagDataset, sampler: BagBatchSampler) -> BagBatch:
+    "The first batch with a bag of several instances, so that there is something to choose; the first of all where there is none."
+    batches, sizes = sampler.batches(), dataset.sizes
+    chosen = next((numbers for numbers in batches if max(sizes[i] for i in numbers) > 1), batches[0])
+    return pack([dataset[i] for i in chosen])
+
+
 @dataclass
 class Progress:
     "How far a run has come."
@@ -329,7 +336,7 @@ def one_epoch(
     validated, critical, said = validate(model, validation, so_far.critical)
     for name, value in (("training", record["train_loss"]), ("validation", validated["validation_cross_entropy"])):
         if not np.isfinite(value):
-            raise InputError(f"epoch {epoch}: the {name} loss is {value}; lower lr, or turn amp off. The epochs before it are kept in {files.folder}")
+            raise InputError(f"epoch {epoch + 1}: the {name} loss is {value}; lower lr, or turn amp off. The epochs before it are kept in {files.folder}")
     history.append(record | validated | {"seconds": time.perf_counter() - started})
     so_far.critical, so_far.logs, so_far.random, so_far.seconds = critical, [], None, 0.0
     return said
@@ -356,8 +363,7 @@ def fit(
     if files.last.exists():
         so_far = take_up(files.last, model, optimizer, accelerator, settings.epochs)
     elif settings.gradient_audit == "stop":
-        batch = pack([dataset[i] for i in sampler.batches()[0]]).to(accelerator.device)
-        require_gradient_flow(audit_gradient_flow(model, batch, loss, frozen, optimizer))
+        require_gradient_flow(audit_gradient_flow(model, batch_to_audit(dataset, sampler).to(accelerator.device), loss, frozen, optimizer))
     hidden = not (someone_watches() and accelerator.is_main_process)
     bar = tqdm(total=settings.epochs, initial=len(so_far.history), unit="epoch", disable=hidden)
     tell_caller = on_epoch or (lambda record: None)

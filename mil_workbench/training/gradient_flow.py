@@ -52,10 +52,10 @@ class Observed:
 
 # %% ../../nbs/training/gradient_flow.ipynb #094d244c
 def single_choices(output: MILOutput) -> list[str]:
-    "The attention modules that had nothing to weigh: in every group they saw there was one member."
+    "The modules that had nothing to weigh: in every group they saw there was one member."
     alone = [f"attention.{level}." for level, weights in output.attention.items() if (weights == 1).all()]
     flat = output.instance_attention is not None and (output.instance_attention == 1).all()
-    return [*alone, *(["attention."] if flat else [])]
+    return [*alone, *(["attention.", "selector.", "query."] if flat else [])]
 
 # %% ../../nbs/training/gradient_flow.ipynb #de939c01
 def audit_gradient_flow(

@@ -248,7 +248,7 @@ def unmoved_parts(gradients: pd.DataFrame) -> list[str]:
 
 
 def draw_norms(axis: Axes, gradients: pd.DataFrame, lanes: np.ndarray) -> None:
-    "The gradient norm of each part over the epochs; what is always 0 lies in one of the `lanes`, heights on the axis."
+    "The gradient norm of each part over the epochs, counted from 1; what is always 0 lies in one of the `lanes`, heights on the axis."
     starved, unmoved, epochs = starved_parts(gradients), unmoved_parts(gradients), gradients.epoch.unique() + 1
     for (part, own), colour in zip(gradients.groupby("module", sort=False), cycle(PART_COLOURS)):
         line = axis.plot(own.epoch + 1, own.gradient_norm.where(own.gradient_norm > 0), color=colour, marker=".", label=part)[0]
