@@ -44,9 +44,9 @@ class OpenRun:
 
     @cached_property
     def cohort(self) -> Cohort:
-        "The run's cohort, features in the place of images where its encoder was frozen."
+        "The run's cohort, its classes in the order that the model learned, features in the place of images where its encoder was frozen."
         run = Run(self.parameters, self.folder, frozenset(), self.frozen_encoder)
-        return encode(run, load_with(self.parameters, frozenset()), {})[0]
+        return encode(run, load_with(self.parameters, frozenset(), self.classes), {})[0]
 
     @cached_property
     def model(self) -> nn.Module:
