@@ -56,7 +56,7 @@ class Lab:
             f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
             "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True",
         ]
-        settings = home / "settings" / "@jupyterlab"
+        self.settings = settings = home / "settings" / "@jupyterlab"
         for name, values in SETTINGS.items():
             (settings / name).parent.mkdir(parents=True, exist_ok=True)
             (settings / name).with_suffix(".jupyterlab-settings").write_text(json.dumps(values))
@@ -74,6 +74,10 @@ class Lab:
         "End the kernels of the notebooks that were opened."
         for kernel in json.load(urllib.request.urlopen(f"{self.url}api/kernels?token={self.token}")):
             urllib.request.urlopen(urllib.request.Request(f"{self.url}api/kernels/{kernel['id']}?token={self.token}", method="DELETE"))
+
+    def use_theme(self, name: str) -> None:
+        "Have pages that are loaded from now on look like this."
+        (self.settings / "apputils-extension" / "themes.jupyterlab-settings").write_text(json.dumps({"theme": name}))
 
     def kernel(self) -> psutil.Process:
         "The process of the kernel that was started last."
