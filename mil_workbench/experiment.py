@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'start_with', 'load_with',
            'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'read_in_parts', 'build_loss',
-           'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'beside_constant', 'no_better_than_constant',
-           'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training',
-           'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical',
-           'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract',
-           'export_features', 'summarise_extraction', 'finish_extraction']
+           'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'beside_constant', 'score_without_stains',
+           'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results',
+           'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish',
+           'run_once', 'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract', 'export_features',
+           'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
@@ -35,8 +35,8 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .batch.parameters import notebook_parameters, shipped_parameters
-from .batch.rules import ENCODER_ONLY, apply_preset, check, folder_of, plan_run
-from .batch.run_folder import RunFolder, begin_anew, describe_environment, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
+from .batch.rules import ENCODER_ONLY, PRESETS, apply_preset, check, folder_of, plan_run
+from .batch.run_folder import RunFolder, begin_anew, describe_environment, explain_scores, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
 from .data.cohorts import Cohort, describe_patients
 from .data.features import write_features
@@ -78,7 +78,11 @@ class Run:
 def start(namespace: Mapping[str, Any]) -> Run:
     "Judge the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
     values, given, defaults = notebook_parameters(namespace, shipped_parameters("train"))
-    return start_with(apply_preset(values, given), defaults)
+    planned = apply_preset(values, given)
+    preset = {**values, **PRESETS[values["preset"]]}["warmup_epochs"]
+    if "warmup_epochs" not in given and planned["warmup_epochs"] != preset:
+        print(f"warm-up: {preset} epochs are not shorter than the training of {planned['epochs']}, so it takes {planned['warmup_epochs']} of them; warmup_epochs sets another number")
+    return start_with(planned, defaults)
 
 
 def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
@@ -306,8 +310,8 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
         metrics[name]["intervals"] = {metric: [score.low, score.high] for metric, score in scores.items()}
         metrics[name] |= {"threshold": threshold, "confusion": confusion(said.labels, said.probabilities, threshold)}
     metrics["constant"] = beside_constant([bag.label for bag in sets["train"]], predictions["validation"])
-    if not metrics["constant"]["better"]:
-        print(no_better_than_constant(metrics["constant"]))
+    for sentence in explain_scores(metrics):
+        print(sentence)
     last = list(predictions)[-1]
     metrics["instance"] = score_instances(sets[last], predictions[last], sets["train"])
     metrics["without"] = score_without_stains(model, sets[last], predictions[last])
@@ -324,14 +328,6 @@ def beside_constant(train_labels: list[int], said: Predictions) -> dict[str, flo
     true_share = np.maximum(shares[said.labels], 1 / (2 * len(train_labels)))  # of a class that no training case has, half a case
     constant, kept = (float(-np.log(probability).mean()) for probability in (true_share, np.maximum(said.probabilities[np.arange(len(said.labels)), said.labels], 1e-300)))
     return {"validation_cross_entropy": constant, "kept_cross_entropy": kept, "better": kept < constant}
-
-
-def no_better_than_constant(constant: Mapping[str, float | bool]) -> str:
-    "What a person has to know of a run that is no better than `constant`."
-    return (
-        f"This run has learned nothing that holds on validation: the cross-entropy of its kept epoch is {constant['kept_cross_entropy']:.3f}, "
-        f"that of the class frequencies of the training cases alone {constant['validation_cross_entropy']:.3f}. Its probabilities are of no use as they are."
-    )
 
 # %% ../nbs/experiment.ipynb #04666da2
 def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -> dict[str, dict[str, float | int | None]]:
@@ -392,7 +388,8 @@ def plot_results(run: Run, cohort: Cohort, results: Results) -> Figure:
     "Curves, probabilities and confusion matrix of the held-out cases."
     name = list(results.predictions)[-1]
     said = results.predictions[name]
-    title = f"{cohort.name}, fold {run.parameters.fold}, {results.title(name)}"
+    positive = f", positive: {cohort.classes[1]}" if len(cohort.classes) == 2 else ""
+    title = f"{cohort.name}, fold {run.parameters.fold}, {results.title(name)}{positive}"
     return plot_scores(said.labels, said.probabilities, cohort.classes, results.metrics[name]["threshold"], title)
 
 
