@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEED', 'PRESETS', 'LEAST', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY', 'SELECTOR_ONLY', 'WITH_ATTENTION',
-           'LAYER_OPTIONS', 'apply_preset', 'require_least', 'require_folder_names', 'is_plain', 'unused_by_model',
-           'check', 'default_run_name', 'folder_of', 'plan_run']
+           'LAYER_OPTIONS', 'apply_preset', 'shorten_warmup', 'require_least', 'require_folder_names', 'is_plain',
+           'unused_by_model', 'check', 'default_run_name', 'folder_of', 'plan_run']
 
 # %% ../../nbs/batch/rules.ipynb #f3cce213
 import unicodedata
@@ -37,9 +37,13 @@ PRESETS = {
 
 def apply_preset(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     "`values` with those of their preset, but for the ones that were given; a warm-up that was not given is shorter than the training."
-    values = {**values, **{name: value for name, value in PRESETS[values["preset"]].items() if name not in given}}
-    is_short = "warmup_epochs" in given or values["warmup_epochs"] < values["epochs"]
-    return values if is_short else values | {"warmup_epochs": values["epochs"] // 6}
+    return shorten_warmup({**values, **{name: value for name, value in PRESETS[values["preset"]].items() if name not in given}}, given)
+
+
+def shorten_warmup(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    "`values` whose warm-up, unless it was given, is shorter than the training."
+    is_kept = "warmup_epochs" in given or values["warmup_epochs"] < values["epochs"]
+    return {**values, **({} if is_kept else {"warmup_epochs": values["epochs"] // 6})}
 
 # %% ../../nbs/batch/rules.ipynb #e237365e
 LEAST = {  # name: (least value, whether it may be reached)
