@@ -179,7 +179,7 @@ def require_files(grid: Mapping[str, Iterable[Any]]) -> None:
 def require_encoders(names: list[str | None]) -> None:
     "Raise an `InputError` for an encoder that does not exist."
     for name in names:
-        if name not in (None, "resnet18", "densenet121", "densenet121_2x2", "efficientnet_lite0"):  # torch takes seconds to import
+        if name not in (None, "resnet18", "densenet121", "densenet121_2x2", "densenet121_2x2_no_relu", "efficientnet_lite0"):  # torch takes seconds to import
             from mil_workbench.models.encoders import architecture_of
 
             architecture_of(name)

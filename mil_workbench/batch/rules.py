@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEED', 'PRESETS', 'LEAST', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY', 'SELECTOR_ONLY', 'WITH_ATTENTION',
-           'LAYER_OPTIONS', 'apply_preset', 'require_least', 'require_folder_names', 'is_plain', 'unused_by_model',
-           'check', 'default_run_name', 'folder_of', 'plan_run']
+           'LAYER_OPTIONS', 'apply_preset', 'shorten_warmup', 'require_least', 'require_folder_names', 'is_plain',
+           'unused_by_model', 'check', 'default_run_name', 'folder_of', 'plan_run']
 
 # %% ../../nbs/batch/rules.ipynb #f3cce213
 import unicodedata
@@ -36,8 +36,14 @@ PRESETS = {
 
 
 def apply_preset(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
-    "`values` with those of their preset, but for the ones that were given."
-    return {**values, **{name: value for name, value in PRESETS[values["preset"]].items() if name not in given}}
+    "`values` with those of their preset, but for the ones that were given; a warm-up that was not given is shorter than the training."
+    return shorten_warmup({**values, **{name: value for name, value in PRESETS[values["preset"]].items() if name not in given}}, given)
+
+
+def shorten_warmup(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
+    "`values` whose warm-up, unless it was given, is shorter than the training."
+    is_kept = "warmup_epochs" in given or values["warmup_epochs"] < values["epochs"]
+    return {**values, **({} if is_kept else {"warmup_epochs": values["epochs"] // 6})}
 
 # %% ../../nbs/batch/rules.ipynb #e237365e
 LEAST = {  # name: (least value, whether it may be reached)
@@ -115,6 +121,8 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         raise InputError(f"fold {values['fold']} is out of range: n_folds {values['n_folds']} gives folds 0 to {values['n_folds'] - 1}")
     if values["two_phase_epoch"] is not None and values["two_phase_epoch"] >= values["epochs"]:
         raise InputError(f"two_phase_epoch {values['two_phase_epoch']} is never reached: epochs is {values['epochs']}")
+    if values["warmup_epochs"] >= values["epochs"]:
+        raise InputError(f"warmup_epochs {values['warmup_epochs']} is not shorter than the training of {values['epochs']} epochs, which would end before lr is reached: give at most {values['epochs'] - 1}, or leave it out")
     set_names = {name for name, value in values.items() if value != defaults[name]}
     for name in unused_by_model(values, set_names):
         raise InputError(f"{name} {values[name]} has no effect on model {values['model']}: leave it out, or choose another model")

