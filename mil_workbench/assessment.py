@@ -87,6 +87,7 @@ def describe_model(assessment: Assessment) -> dict[str, Any]:
     p, described = run.parameters, model.description
     encoder = described.get("encoder") or run.frozen_encoder
     facts = {"run": run.name, "model": described["name"], "classes": ", ".join(run.classes)}
+    facts |= {"positive class": run.classes[1]} if len(run.classes) == 2 else {}
     facts |= {"features of an instance": described["in_features"]} if described["in_features"] and described["name"] != "volume3d" else {}
     facts |= {"encoder": f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"} if encoder else {}
     facts |= {"parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}"}
@@ -645,7 +646,7 @@ def finish(assessment: Assessment, cases: Cases, results: Results) -> None:
     evaluated |= {"intervals": {name: [metric.low, metric.high] for name, metric in results.scores.items()}}
     evaluated |= {"threshold": results.threshold, "confusion": confusion(said.labels, said.probabilities, results.threshold), "temperature": results.temperature}
     parts = {"delong": results.delong, "calibration": results.calibration, "threshold_transfer": results.transfer, "subgroups": results.subgroups, "localisation": results.localisation}
-    facts = {"run": run.name, "cohort": cases.cohort.name, "what": cases.what, "cases": len(said.ids), "patients": len(np.unique(said.patients)), "shared_patients": len(cases.shared)}
+    facts = {"run": run.name, "positive_class": run.classes[1] if len(run.classes) == 2 else None, "cohort": cases.cohort.name, "what": cases.what, "cases": len(said.ids), "patients": len(np.unique(said.patients)), "shared_patients": len(cases.shared)}
     assessment.folder.require_claim()
     write_json(assessment.folder / "metrics.json", facts | {"evaluated": evaluated} | {name: None if isinstance(part, str) else as_json(part) for name, part in parts.items()})
     assessment.folder.release()

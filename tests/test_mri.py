@@ -78,7 +78,7 @@ def test_trained_encoder_and_3d_network(run_notebook, tmp_path, brats_folder):
         ({"cohort": "digits", "sampling_strategy": "entropy", "bag_size": 8}, "sampling_strategy entropy needs images"),
         ({"cohort": "no/such/folder"}, "is not known; give one of ucsb-breast"),
         ({"cohort": "digits", "augment": True}, "augment has no effect while the encoder is frozen"),
-        ({"cohort": "gone.csv"}, "gone.csv: no such manifest"),
+        ({"cohort": "gone.csv"}, "gone.csv: no such file"),
         pytest.param({"device": "cuda"}, "device cuda was asked for, but torch sees none", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",

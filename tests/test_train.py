@@ -155,3 +155,23 @@ def test_three_classes(run_notebook, tmp_path):
     metrics = read_json(tmp_path / "papermill_runs/three/run/metrics.json")
     assert metrics["test"]["auroc"] > 0.9 and metrics["test"]["threshold"] is None
     assert np.shape(metrics["test"]["confusion"]) == (3, 3)
+
+
+def test_what_was_learned_from_noise_says_that_it_is_nothing(run_notebook, tmp_path):
+    rng = np.random.default_rng(0)
+    rows = []
+    for p in range(36):
+        np.save(tmp_path / f"p{p}.npy", rng.normal(size=(4, 64)).astype(np.float32))
+        rows.append((f"case{p}", f"patient{p}", ("control", "cancer")[p % 2], f"p{p}.npy"))
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file"]).to_csv(tmp_path / "noise.csv", index=False)
+    overfit = {"cohort": "noise.csv", "n_folds": 3, "epochs": 8, "warmup_epochs": 0, "lr": 3e-2, "label_smoothing": 0.0, "model": "mean", "dropout": 0.0, "grad_clip": 5.0, "batch_size": 4, "device": "cpu"}
+    done = run_notebook(**overfit, study="noise", run_name="run")
+    assert done.returncode == 0, done.stderr[-2000:]
+    metrics = read_json(tmp_path / "papermill_runs/noise/run/metrics.json")
+    assert metrics["constant"]["better"] is False and metrics["positive_class"] == "cancer"
+    assert metrics["constant"]["kept_cross_entropy"] > metrics["constant"]["validation_cross_entropy"] == pytest.approx(np.log(2))
+    printed = "".join("".join(out.get("text", "")) for cell in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for out in cell.get("outputs", []))
+    for sentence in ("positive class: cancer", "This run has learned nothing that holds on validation", "Too few cases for a threshold to mean anything"):
+        assert sentence in printed
+    status = subprocess.run([sys.executable, "-m", "mil_workbench.batch.cli", "status", "noise"], cwd=tmp_path, capture_output=True, text=True)
+    assert "no better on validation than always giving the classes' frequencies" in status.stdout, status.stderr

@@ -155,6 +155,7 @@ def score_table(groups: dict[str, Pooled]) -> pd.DataFrame:
             "folds": group.folds(),
             "cases": group.table.case_id.nunique(),
             "patients": group.table.patient_id.nunique(),
+            "positive class": group.classes[1] if len(group.classes) == 2 else "",
             "AUROC, mean over folds ± between seeds": f"{mean:.3f}" + ("" if np.isnan(spread) else f" ± {spread:.3f}"),
         } | {f"{SHOWN[name]}, pooled": str(metric) for name, metric in group.metrics.items()}
     return pd.DataFrame(rows).T.rename_axis("group")
