@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['TWO_CLASSES', 'FILL_IN', 'WHAT_IT_IS', 'HOW_WELL_IT_DOES', 'Assessment', 'start', 'start_with', 'describe_model',
            'load_cohort_for', 'require_fit', 'choose_cases', 'Learned', 'read_learned', 'Cases', 'shared_patients',
-           'load', 'notes_on', 'spelt', 'Results', 'show', 'validation_of', 'delong_of', 'event_of', 'bins_for',
-           'calibrations', 'calibrate', 'subgroup_masks', 'localise', 'evaluate', 'beside_record', 'draw', 'as_text',
-           'note_for_card', 'training_facts', 'provenance', 'limitations', 'evaluation_facts', 'threshold_text',
-           'model_card', 'write_card', 'as_json', 'finish']
+           'load', 'notes_on', 'spelt', 'Results', 'show', 'validation_of', 'recorded_threshold', 'delong_of',
+           'event_of', 'bins_for', 'calibrations', 'calibrate', 'subgroup_masks', 'localise', 'evaluate',
+           'beside_record', 'draw', 'as_text', 'note_for_card', 'training_facts', 'provenance', 'limitations',
+           'evaluation_facts', 'threshold_text', 'model_card', 'write_card', 'as_json', 'finish']
 
 # %% ../nbs/assessment.ipynb #46734225
 import html
@@ -31,7 +31,7 @@ from .batch.run_folder import RunFolder, begin_anew, describe_environment, requi
 from .data.bags import Bag
 from .data.cohorts import Cohort
 from .data.named_cohorts import NAMED_COHORTS
-from .data.splits import load_folds
+from .data.splits import load_folds, read_folds
 from .evaluation.calibration import brier_parts, expected_calibration_error, fit_temperature, reliability_table, scaled_probabilities
 from .evaluation.decisions import Scored, by_subgroup, threshold_transfer
 from .evaluation.figures import plot_localisation, plot_reliability, plot_scores, plot_subgroups, plot_threshold_transfer, save_figure
@@ -58,7 +58,12 @@ class Assessment:
     def record(self) -> dict[str, Any]:
         "The environment in which the model was trained; empty where it is not recorded."
         path = self.run.folder / "environment.json"
-        return read_json(path) if path.exists() else {}
+        facts = read_json(path) if path.exists() else {}
+        parts = [facts.get(name) or {} for name in ("git", "packages", "cohort")] if isinstance(facts, dict) else [None]
+        is_whole = all(isinstance(part, dict) for part in parts) and (not parts[0] or isinstance(parts[0].get("commit"), str) and "dirty" in parts[0])
+        if not is_whole:
+            raise InputError(f"{path}: was altered, it is not what a run records of where it was made; copy it again from there, or remove it to evaluate without it")
+        return facts
 
     def describe(self) -> pd.DataFrame:
         "Which model it is, a fact a row."
@@ -168,7 +173,7 @@ class Learned:
 
 def read_learned(run: OpenRun, own: Cohort | None) -> Learned:
     "Patients of the run's training and validation cases; from case names alone where its cohort `own` cannot be read."
-    sets = read_json(run.folder / "folds.json")["folds"][run.parameters.fold]
+    sets = read_folds(run.folder / "folds.json")[run.parameters.fold]
     validation = frozenset(run.predictions.patient_id[run.predictions.set == "validation"])
     cases = frozenset([*sets["train"], *sets["validation"]])
     try:
@@ -220,7 +225,7 @@ def load(assessment: Assessment) -> Cases:
     p, run = assessment.parameters, assessment.run
     cohort = load_cohort_for(assessment)
     require_fit(run, cohort)
-    is_own = cohort.hash == read_json(run.folder / "folds.json")["cohort_hash"]
+    is_own = cohort.hash == read_folds(run.folder / "folds.json").cohort_hash
     if p.cohort is None and not is_own:
         raise InputError(f"cohort {cohort.name}: has other cases, patients or labels than when {run.name} was trained; restore them, or give it as cohort to evaluate it as another one")
     ids, what = choose_cases(assessment, cohort, is_own)
@@ -299,6 +304,16 @@ def validation_of(run: OpenRun) -> Scored:
     table = run.predictions[run.predictions.set == "validation"]
     probabilities = table[[f"probability_{name}" for name in run.classes]].to_numpy(float)
     return Scored(np.array([run.classes.index(label) for label in table.label]), probabilities, table.patient_id.to_numpy(str))
+
+
+def recorded_threshold(run: OpenRun) -> float | None:
+    "The threshold that the run chose on its validation cases."
+    path = run.folder / "metrics.json"
+    try:
+        threshold = read_json(path)["validation"]["threshold"]
+        return threshold if threshold is None else float(threshold)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not say which threshold was chosen on validation ({' '.join(str(error).split())}); copy it again from where it was made, or run it again") from None
 
 
 def delong_of(said: Predictions, n_classes: int) -> Metric | str:
@@ -385,12 +400,12 @@ def localise(cases: Cases, said: Predictions) -> pd.DataFrame | str:
 def evaluate(assessment: Assessment, cases: Cases) -> Results:
     "Predict and score the cases; predictions.csv and attention.h5 are written."
     run, folder, n_classes = assessment.run, assessment.folder, len(assessment.run.classes)
-    said, validation = predict(assessment.model, cases.bags), validation_of(run)
+    threshold, validation = recorded_threshold(run), validation_of(run)
+    said = predict(assessment.model, cases.bags)
     folder.require_claim()
     write_table(folder / "predictions.csv", said.table(run.classes))
     if instance_weights(said.instances[0], 0) is not None:
         write_attention(folder / "attention.h5", "evaluated", said)
-    threshold = read_json(run.folder / "metrics.json")["validation"]["threshold"]
     temperature = fit_temperature(validation.labels, np.log(np.maximum(validation.probabilities, np.finfo(float).tiny)))
     if n_classes > 2:
         transfer, subgroups = f"A threshold {TWO_CLASSES.format(n_classes)}", f"The table of subgroups {TWO_CLASSES.format(n_classes)}"
@@ -471,7 +486,7 @@ def training_facts(assessment: Assessment, learned: Learned) -> dict[str, Any]:
     "What the record says of the cases on which the model was trained."
     run = assessment.run
     p, validation = run.parameters, validation_of(run).labels
-    sets = read_json(run.folder / "folds.json")["folds"][p.fold]
+    sets = read_folds(run.folder / "folds.json")[p.fold]
     counts = lambda labels: ", ".join(f"{np.count_nonzero(np.asarray(labels) == i)} {name}" for i, name in enumerate(run.classes))
     trained = f"{len(sets['train'])} cases" + (f" ({counts([bag.label for bag in learned.bags])}) of {len(learned.train)} patients" if learned.bags else "")
     facts = {"cohort": Path(p.cohort).name, "training": trained, "validation": f"{len(sets['validation'])} cases ({counts(validation)}) of {len(learned.validation)} patients"}
@@ -485,11 +500,11 @@ def provenance(assessment: Assessment, cases: Cases) -> dict[str, Any]:
     run, record, here = assessment.run, assessment.record, describe_environment()
     commit = lambda facts: "not recorded" if not facts.get("git") else facts["git"]["commit"] + (" with changes that are not in it" if facts["git"]["dirty"] else "")
     packages = lambda facts: ", ".join(f"{name} {version}" for name, version in facts.get("packages", {}).items()) or "not recorded"
-    folds = read_json(run.folder / "folds.json")
+    folds = read_folds(run.folder / "folds.json")
     facts = {"run": run.name, "evaluation": f"{assessment.folder.path.parent.name}/{assessment.folder.path.name}"}
     facts |= {"code, training (git commit)": commit(record), "code, evaluation (git commit)": commit(here)}
     facts |= {"packages, training": packages(record), "packages, evaluation": packages(here) if packages(here) != packages(record) else "the same"}
-    facts |= {"training cohort, SHA-256": folds["cohort_hash"], "folds, SHA-256": folds["hash"], "evaluated cohort, SHA-256": cases.cohort.hash}
+    facts |= {"training cohort, SHA-256": folds.cohort_hash, "folds, SHA-256": folds.hash, "evaluated cohort, SHA-256": cases.cohort.hash}
     facts["weights (best.safetensors), SHA-256"] = hash_file(run.folder / "checkpoints" / "best.safetensors")
     return facts | ({"frozen encoder's weights, SHA-256": run.frozen_encoder["weights_hash"]} if run.frozen_encoder else {})
 

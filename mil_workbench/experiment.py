@@ -9,25 +9,25 @@ __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN
            'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training',
            'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical',
            'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract',
-           'export_features', 'summarise_extraction', 'finish_extraction']
+           'export_names', 'export_features', 'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
 import inspect
 import io
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterable, Iterator, Mapping
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
 from joblib import cpu_count
+from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from scipy.special import softmax
@@ -35,7 +35,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .batch.parameters import notebook_parameters, shipped_parameters
-from .batch.rules import ENCODER_ONLY, PRESETS, apply_preset, check, folder_of, plan_run, shorten_warmup
+from .batch.rules import ENCODER_ONLY, LONGEST_NAME, PRESETS, apply_preset, check, folder_of, plan_run, shorten_warmup
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, explain_scores, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
 from .data.cohorts import Cohort, describe_patients
@@ -235,7 +235,10 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     if not cohort.has_images:
         model.embedding.standardise.fit(read_in_parts(sets["train"]))
     path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "channels": list(cohort.channels), "frozen_encoder": run.frozen_encoder}
-    if p.resume and path.exists() and read_json(path)["frozen_encoder"] != run.frozen_encoder:
+    begun = read_json(path) if p.resume and path.exists() else facts
+    if not isinstance(begun, dict) or "frozen_encoder" not in begun:
+        raise InputError(f"{path}: was altered, it does not say what the run began with; copy it again, or let resume be False to begin anew")
+    if begun["frozen_encoder"] != run.frozen_encoder:
         raise InputError(f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew")
     write_json(path, facts)
     return model
@@ -390,7 +393,11 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
 # %% ../nbs/experiment.ipynb #60fc4aa1
 def kept_epoch(folder: RunFolder) -> int:
     "The epoch whose weights a run kept."
-    return load_checkpoint(folder / "checkpoints" / "best.safetensors")[1]["epoch"]
+    path = folder / "checkpoints" / "best.safetensors"
+    epoch = load_checkpoint(path)[1].get("epoch")
+    if not isinstance(epoch, int):
+        raise InputError(f"{path}: does not say of which epoch its weights are; copy it again, or run it again")
+    return epoch
 
 
 def plot_training(run: Run, history: pd.DataFrame) -> Figure:
@@ -533,12 +540,15 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
             run_quietly(values, defaults, torch.get_num_threads())
             bar.update()
     else:
-        with ProcessPoolExecutor(n_workers, get_context("spawn"), initializer=end_with_parent) as pool:
+        with ProcessPoolExecutor(n_workers, initializer=end_with_parent) as pool:
             futures = [pool.submit(run_quietly, values, defaults, max(1, cpu_count() // n_workers)) for values in waiting]
             for future in as_completed(futures):
                 bar.update()
-        for future in futures:
-            future.result()  # an error of one run is raised when the others are done
+        try:
+            for future in futures:
+                future.result()  # an error of one run is raised when the others are done
+        except BrokenProcessPool:
+            raise InputError("a process that trained one of the runs was killed; give the same call again, it goes on where it stopped, and fewer n_workers if memory ran out") from None
     bar.close()
     for values, folder in zip(all_values, folders):
         require_same_parameters(folder, values)
@@ -576,6 +586,7 @@ def extract(extraction: Run, cohort: Cohort) -> pd.DataFrame:  # one row per sec
     p = extraction.parameters
     encoder = Encoder(p.encoder, cohort.in_features, p.encoder_weights, train=False)
     keys = part_keys(cohort, encoder)
+    files = {} if p.write_h5 == "none" else export_names(keys)
     store = encode_parts(cohort, encoder, features_folder(cohort, encoder), choose_device(p.device), shard=p.shard, n_shards=p.n_shards)
     print(f"features of {encoder.description['name']}, {encoder.out_features} wide, in {store.folder}")
     rows = []
@@ -584,15 +595,27 @@ def extract(extraction: Run, cohort: Cohort) -> pd.DataFrame:  # one row per sec
             is_ready = store.has(name, keys[name])
             rows.append((bag.id, name, part.stop - part.start, is_ready))
             if is_ready and p.write_h5 != "none":
-                export_features(resolve(p.h5_folder), name, bag.instances[part], store, p, encoder)
+                export_features(resolve(p.h5_folder) / files[name], name, bag.instances[part], store, p, encoder)
     return pd.DataFrame(rows, columns=["case_id", "section", "instances", "ready"])
 
 
-def export_features(folder: Path, name: str, images: Rows, store: InstanceStore, p: SimpleNamespace, encoder: Encoder) -> None:
+def export_names(names: Iterable[str]) -> dict[str, str]:
+    "The .h5 file of each section; an `InputError` where two would have the same, or a name is too long for one."
+    files, taken = {}, {}
+    for name in names:
+        files[name] = "".join("_" if letter in "/\\" or not letter.isprintable() else letter for letter in name) + ".h5"
+        other = taken.setdefault(files[name].casefold(), name)
+        if other != name:
+            raise InputError(f"sections {other} and {name}: both would be written to {files[name]}; rename one of them")
+        if len(name.encode()) > LONGEST_NAME:
+            raise InputError(f"section {name[:40]}…: its name has {len(name.encode())} bytes, too long for that of a file (at most {LONGEST_NAME}); shorten it")
+    return files
+
+
+def export_features(path: Path, name: str, images: Rows, store: InstanceStore, p: SimpleNamespace, encoder: Encoder) -> None:
     "Write the features of one section as an .h5 file that other tools read."
     corners, resolution = images.source.corners(images.rows) if isinstance(images.source, Patches) else (None, None)
     features = store.read(store.rows(name)).numpy()
-    path = folder / f"{name.replace('/', '_')}.h5"
     write_features(path, p.write_h5, features, corners, images.shape[-1], p.um_per_pixel, resolution, encoder.description["name"])
 
 

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SET_IN_WORDS', 'EXAMPLES', 'MOST_LISTED', 'WITH_EVIDENCE', 'epochs_of', 'arrays_of', 'weights_of', 'set_of',
            'in_words', 'probability_in_words', 'title_of', 'logits_of', 'probability_curve', 'main_channel',
-           'thumbnails_of', 'selector_case', 'what_is_shown', 'require_slices', 'slice_attention', 'attention_beside',
-           'overlay_case', 'volume_scene', 'slide_case', 'make_example', 'fits', 'newest_runs', 'RunPicker',
-           'BesidePicker', 'has_same_slices', 'is_evaluation', 'parts_of_evaluation', 'OpenedRun']
+           'thumbnails_of', 'schedule_of', 'selector_case', 'what_is_shown', 'require_slices', 'slice_attention',
+           'attention_beside', 'overlay_case', 'volume_scene', 'slide_case', 'make_example', 'fits', 'newest_runs',
+           'RunPicker', 'BesidePicker', 'has_same_slices', 'is_evaluation', 'parts_of_evaluation', 'OpenedRun']
 
 # %% ../nbs/exploring.ipynb #0ddd06f6
 import html
@@ -17,21 +17,22 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-import h5py
 import ipywidgets as widgets
 import numpy as np
 import torch
 from torch import nn
 
-from .batch.collect import parse_params
+from .batch.collect import parse_params, read_epochs
 from .batch.rules import WITH_ATTENTION
+from .batch.run_folder import RunFolder
 from .data.bags import Bag, pack
 from .data.named_cohorts import kind_of, scan_of
+from .data.splits import read_folds
 from .experiment import instance_weights, read_rows
 from .files import InputError, project_root, read_json, resolve
 from .finished import OpenRun, open_run
 from .models.layers import embed
-from .training.prediction import predict, read_case_attention
+from .training.prediction import opened_attention, predict, read_case_attention
 from .viewers.overlay import Attention, OverlayCase, OverlayViewer
 from .viewers.selector import SelectorCase, SelectorViewer
 from .viewers.slide import SlideCase, SlideViewer
@@ -42,11 +43,8 @@ from .viewers.volume import VolumeScene, attention_of_slices
 # %% ../nbs/exploring.ipynb #c7cf0be7
 def epochs_of(run: OpenRun) -> list[int]:
     "The epochs whose weights the run has kept."
-    try:
-        with h5py.File(run.folder / "attention.h5") as file:
-            return sorted(int(name.removeprefix("epoch_")) for name in file if name.startswith("epoch_"))
-    except OSError as error:
-        raise InputError(f"{run.folder / 'attention.h5'}: cannot be read ({error}); run it again") from None
+    with opened_attention(run.folder / "attention.h5") as file:
+        return sorted(int(name.removeprefix("epoch_")) for name in file if name.startswith("epoch_"))
 
 
 def arrays_of(run: OpenRun, case: str, epoch: int | None = None) -> dict[str, np.ndarray]:
@@ -57,10 +55,7 @@ def arrays_of(run: OpenRun, case: str, epoch: int | None = None) -> dict[str, np
     if is_test and epoch is not None:
         raise InputError(f"case {case} is a test case: its weights at single epochs are not kept; choose a validation case")
     group = "test" if epoch is None else f"epoch_{epoch}"
-    try:
-        return read_case_attention(run.folder / "attention.h5", group, case)
-    except (OSError, KeyError) as error:
-        raise InputError(f"{run.folder / 'attention.h5'}: has no weights of case {case} in {group} ({error}); run it again") from None
+    return read_case_attention(run.folder / "attention.h5", group, case)
 
 
 def weights_of(run: OpenRun, case: str, epoch: int | None = None) -> tuple[str, np.ndarray]:  # what they are, (N,)
@@ -68,6 +63,8 @@ def weights_of(run: OpenRun, case: str, epoch: int | None = None) -> tuple[str, 
     found = instance_weights(arrays_of(run, case, epoch), run.bag(case).label)
     if found is None:
         raise InputError(f"run {run.name}: model {run.parameters.model} gives no weights to instances, so there is nothing to look at; choose a run with attention or a selector")
+    if len(found[1]) != len(run.bag(case)):
+        raise InputError(f"{run.folder / 'attention.h5'}: has {len(found[1])} weights of case {case}, which has {len(run.bag(case))} instances; one of them has changed since: run it again")
     return found
 
 # %% ../nbs/exploring.ipynb #f877e0b7
@@ -76,7 +73,7 @@ SET_IN_WORDS = {"test": "test case", "validation": "validation case", "train": "
 
 def set_of(run: OpenRun, case: str) -> str | None:
     "The set of the run that `case` is in: train, validation or test; None where the run does not know it."
-    sets = read_json(run.folder / "folds.json")["folds"][run.parameters.fold]
+    sets = read_folds(run.folder / "folds.json")[run.parameters.fold]
     return next((name for name, cases in sets.items() if case in cases), None)
 
 
@@ -145,6 +142,11 @@ def thumbnails_of(run: OpenRun, bag: Bag) -> Callable[[np.ndarray], np.ndarray] 
     return lambda rows: read_rows(images, rows)[:, main_channel(channels)]
 
 # %% ../nbs/exploring.ipynb #f96f9be0
+def schedule_of(run: OpenRun) -> np.ndarray:  # (epochs,)
+    "The temperature of each epoch."
+    return read_epochs(run.folder / "history.csv", ["temperature"]).temperature.to_numpy()
+
+
 def selector_case(run: OpenRun, case: str) -> SelectorCase:
     "What the selector viewer shows of `case`: all recorded epochs and the kept one; of a test case that one alone."
     if run.parameters.model != "dual_stream":
@@ -152,18 +154,20 @@ def selector_case(run: OpenRun, case: str) -> SelectorCase:
     bag = run.bag(case)
     recorded = {epoch: arrays_of(run, case, epoch) for epoch in (epochs_of(run) if case in run.cases("validation") else [])}
     recorded[run.kept] = arrays_of(run, case)
-    epochs = sorted(recorded)
+    epochs, schedule = sorted(recorded), schedule_of(run)
+    if epochs[-1] >= len(schedule):
+        raise InputError(f"{run.folder / 'history.csv'}: ends before epoch {epochs[-1] + 1}, whose weights are kept; copy it again from where it was made, or run it again")
     return SelectorCase(
         logits=np.stack([logits_of(run, recorded[epoch], bag.label) for epoch in epochs]),
         epochs=epochs,
-        temperatures=run.history.set_index("epoch").temperature.loc[epochs].to_numpy(),
+        temperatures=schedule[epochs],
         kept_epoch=run.kept,
         instance_labels=None if bag.instance_labels is None else bag.instance_labels.numpy(),
         thumbnails=thumbnails_of(run, bag),
         probability=probability_curve(run.model, bag),
         title=title_of(run, case),
         positive=run.classes[-1],
-        schedule=run.history.temperature.to_numpy(),
+        schedule=schedule,
         mode={"straight_through": "hard"}.get(run.parameters.critical_selection_mode, run.parameters.critical_selection_mode),  # as it is without noise
         scores=run.parameters.selector_scores,
         k=run.parameters.top_k,
@@ -310,7 +314,7 @@ class RunPicker(Controls, widgets.HBox):
 
     def __init__(self, kind: str):
         folders = newest_runs(kind)
-        finished = [folder for folder in folders if (folder / "metrics.json").exists()]
+        finished = [folder for folder in folders if RunFolder(folder).succeeded]
         if not finished:
             example = make_example("patches" if kind == "patches" else "volumes")
             folders, finished = [example, *folders], [example]
@@ -375,7 +379,7 @@ class BesidePicker(Controls, widgets.HBox):
 
 def has_same_slices(folder: Path, run: OpenRun) -> bool:
     "Whether the run in `folder` is finished and looks at the same slices as `run`."
-    if not (folder / "metrics.json").exists():
+    if not RunFolder(folder).succeeded:
         return False
     values = parse_params((folder / "params.yaml").read_text(encoding="utf-8"))
     return all(values.get(name) == getattr(run.parameters, name) for name in ("cohort", "slice_axis", "slice_size"))
@@ -383,16 +387,19 @@ def has_same_slices(folder: Path, run: OpenRun) -> bool:
 # %% ../nbs/exploring.ipynb #c1d3e641
 def is_evaluation(folder: Path) -> bool:
     "Whether `folder` is that of a finished evaluation of a run's model."
-    return (folder / "metrics.json").exists() and not (folder / "model.json").exists() and "evaluated" in read_json(folder / "metrics.json")
+    return RunFolder(folder).succeeded and not (folder / "model.json").exists() and "evaluated" in read_json(folder / "metrics.json")
 
 
 def parts_of_evaluation(folder: Path) -> list[widgets.Widget]:
     "The scores of an evaluation in words, and its figures."
     facts = read_json(folder / "metrics.json")
-    scores, intervals = facts["evaluated"], facts["evaluated"]["intervals"]
-    known = [name for name in intervals if scores[name] is not None]
-    bounds = {name: "" if None in intervals[name] else " ({:.3f} to {:.3f})".format(*intervals[name]) for name in known}
-    lines = [f"{facts['run']} on {facts['cases']} cases of {facts['cohort']}, {facts['patients']} patients", *(f"{name.replace('_', ' ')} {scores[name]:.3f}{bounds[name]}" for name in known)]
+    try:
+        scores, intervals = facts["evaluated"], facts["evaluated"]["intervals"]
+        known = [name for name in intervals if scores[name] is not None]
+        bounds = {name: "" if None in intervals[name] else " ({:.3f} to {:.3f})".format(*intervals[name]) for name in known}
+        lines = [f"{facts['run']} on {facts['cases']} cases of {facts['cohort']}, {facts['patients']} patients", *(f"{name.replace('_', ' ')} {scores[name]:.3f}{bounds[name]}" for name in known)]
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InputError(f"{folder / 'metrics.json'}: was altered, or made by another version of the workbench ({error}); evaluate the run again") from None
     words = "".join(f"<li>{html.escape(line)}</li>" for line in lines[1:])
     pictures = [widgets.Image(value=path.read_bytes(), format="png", layout={"max_width": "100%"}) for path in sorted((folder / "figures").glob("*.png"))]
     return [widgets.HTML(f"<b>{html.escape(lines[0])}</b><ul>{words}</ul>The card to hand on with the model: <code>{html.escape(str(folder / 'model_card.md'))}</code>"), *pictures]

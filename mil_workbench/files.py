@@ -91,7 +91,7 @@ def read_json(path: str | Path) -> Any:
     "What the JSON file at `path` holds; a missing or broken file is named."
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from None
 
 # %% ../nbs/files.ipynb #1fa1c282
@@ -133,7 +133,7 @@ def read_written_table(path: str | Path, texts: Sequence[str]):  # -> DataFrame
 
     bare = lambda cell: from_spreadsheet(cell) if isinstance(cell, str) else cell
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding="utf-8", float_precision="round_trip")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     lacking = [name for name in texts if name not in table.rename(columns=bare)]

@@ -15,7 +15,7 @@ from typing import Any, Mapping
 import pandas as pd
 from torch import nn
 
-from .batch.collect import parse_params
+from .batch.collect import parse_params, read_epochs
 from .batch.launch import find_notebook
 from .batch.parameters import check_values, read_parameters
 from .batch.run_folder import RunFolder
@@ -61,7 +61,7 @@ class OpenRun:
 
     @cached_property
     def history(self) -> pd.DataFrame:
-        return pd.read_csv(self.folder / "history.csv")
+        return read_epochs(self.folder / "history.csv", ())
 
     @cached_property
     def kept(self) -> int:
@@ -111,9 +111,12 @@ def open_run(path: str | Path) -> OpenRun:
     if not is_whole:
         raise InputError(f"{folder / 'model.json'}: does not name the classes of the model; copy the run's folder again from where it was made, or run it again")
     predictions = read_predictions(folder / "predictions.csv")
-    lacking = [name for name in facts["classes"] if f"probability_{name}" not in predictions]
+    lacking = [name for name in facts["classes"] if f"probability_{name}" not in predictions.select_dtypes("number")]
     if lacking:
         raise InputError(f"{folder / 'predictions.csv'}: has no probability of class {', '.join(lacking)}, which model.json names; copy the run's folder again from where it was made, or run it again")
+    unknown = sorted(set(predictions.label) - set(facts["classes"]))
+    if unknown:
+        raise InputError(f"{folder / 'predictions.csv'}: has cases of {unknown[0]}, no class that model.json names; copy the run's folder again from where it was made, or run it again")
     return OpenRun(folder, SimpleNamespace(**values), tuple(facts["classes"]), tuple(facts.get("channels", ())), facts.get("frozen_encoder"), predictions)
 
 

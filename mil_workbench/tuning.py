@@ -38,14 +38,16 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from .batch.collect import read_epochs
 from .batch.launch import find_notebook
 from .batch.parameters import notebook_parameters, read_parameters, shipped_parameters
 from .batch.rules import apply_preset, default_run_name, folder_of, plan_run
 from .batch.run_folder import RunFolder, begin_anew, is_gone, read_lease
 from .batch.spaces import Choice, Range, plan_trials
 from .batch.status import begin_attempt, end_attempt
+from .data.splits import read_folds
 from .experiment import kept_epoch, run_once
-from .files import InputError, read_json, write_json
+from .files import InputError, write_json
 from .training.fit import FitSettings, selects_from
 from .training.preemption import Preempted
 
@@ -242,8 +244,10 @@ def watch(search: Search, trial: Trial, values: Mapping[str, Any], done: list[fl
 # %% ../nbs/tuning.ipynb #5d9f0fa1
 def kept_loss(run: RunFolder) -> float:
     "The validation cross-entropy of the epoch whose weights a run kept."
-    history = pd.read_csv(run / "history.csv").set_index("epoch")
-    return float(history.validation_cross_entropy[kept_epoch(run)])
+    losses, kept = read_epochs(run / "history.csv", ["validation_cross_entropy"]).validation_cross_entropy, kept_epoch(run)
+    if kept >= len(losses):
+        raise InputError(f"{run / 'history.csv'}: ends before epoch {kept + 1}, whose weights are kept; remove the run's folder, and it is made again")
+    return float(losses[kept])
 
 
 def run_fold(search: Search, trial: Trial, fold: int, done: list[float]) -> float:
@@ -340,7 +344,7 @@ def describe_states(trials: list[FrozenTrial]) -> dict[int, tuple[str, str]]:
         if trial.number in later:
             state, remark = "interrupted", f"its worker was lost; goes on as trial {later[trial.number]}"
         elif state == "failed" and not remark:
-            remark = f"its worker was killed {MOST_KILLS} times, most likely for memory"
+            remark = f"its worker was killed {MOST_KILLS} times"
         said[trial.number] = (state, remark)
     return said
 
@@ -438,7 +442,7 @@ def best_command(search: Search) -> str | None:
     best = best_trial(search)
     if best is None:
         return None
-    n_folds = len(read_json(search.run_folder(best.params, 0) / "folds.json")["folds"])
+    n_folds = len(read_folds(search.run_folder(best.params, 0) / "folds.json").folds)
     words = ["mil-workbench", "submit", "train", "--study", f"{search.parameters.study}-best", "--fold", f"0-{n_folds - 1}"]
     for name, value in {**search.base, **best.params}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]

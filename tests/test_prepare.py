@@ -46,6 +46,6 @@ def test_a_killed_worker_costs_one_item(tmp_path):
     left_out, made = json.loads(done.stdout.split("RESULT")[1])
     assert made == ["fifth", "first", "fourth", "second", "third"]
     assert sorted(left_out) == ["hungry", "killer", "odd"]
-    assert "was killed, most likely for memory" in left_out["killer"]
+    assert "was killed; start again" in left_out["killer"]
     assert "not enough memory" in left_out["hungry"] and "OverflowError: too large" in left_out["odd"]
     assert not (tmp_path / "store" / "left_out.json").exists()  # nothing of this lies in a file: the next start tries again

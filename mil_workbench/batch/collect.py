@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['RUN', 'FILES', 'REPEATS', 'NAMED_BY_VALUE', 'FIRST_LOOK', 'parse_params', 'flatten', 'parse_metrics',
-           'parse_environment', 'parse_history', 'uniform', 'collect', 'parameters_of', 'write_tables', 'count_states',
-           'count_reasons', 'group_runs', 'beside_one_another', 'finished_runs', 'read_predictions', 'read_histories',
-           'open_report']
+           'parse_environment', 'parse_history', 'read_epochs', 'uniform', 'collect', 'parameters_of', 'write_tables',
+           'count_states', 'count_reasons', 'group_runs', 'beside_one_another', 'finished_runs', 'read_division',
+           'read_predictions', 'read_histories', 'open_report']
 
 # %% ../../nbs/batch/collect.ipynb #eeb41fd1
 import json
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import pandas as pd
 import yaml
@@ -21,7 +21,7 @@ import yaml
 from .rules import require_folder_names
 from .run_folder import WITHOUT_EFFECT, RunFolder, require_no_training_run
 from .status import State, name_some, study_states
-from ..files import InputError, read_json, resolve, spreadsheet_safe, whole_file
+from ..files import InputError, read_json, read_written_table, resolve, whole_file, write_table
 
 # %% ../../nbs/batch/collect.ipynb #a944261a
 class _TextDates(yaml.CSafeLoader):
@@ -94,6 +94,21 @@ def parse_history(text: str) -> dict[str, Any]:
     place = header.split(",").index("seconds")
     return {"history.epochs": len(lines), "history.seconds": sum(float(line.split(",")[place]) for line in lines)}
 
+
+def read_epochs(path: Path, columns: Sequence[str]) -> pd.DataFrame:  # one row per epoch
+    "What a history.csv says; an `InputError` where it cannot be read, lacks one of `columns`, or its epochs are not all there."
+    try:
+        history = pd.read_csv(path, float_precision="round_trip")
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); run it again") from None
+    numbers = history.select_dtypes("number")
+    lacking = [name for name in ("epoch", *columns) if name not in numbers]
+    if lacking:
+        raise InputError(f"{path}: has no numbers in the column {', '.join(lacking)}; run it again")
+    if list(history.epoch) != list(range(len(history))):
+        raise InputError(f"{path}: its epochs are not 0, 1, 2 and so on; it was altered: copy it again from where it was made, or run it again")
+    return history
+
 # %% ../../nbs/batch/collect.ipynb #25d96248
 RUN = ("run", "state", "reason", "attempts")
 FILES: dict[str, Callable[[str], dict[str, Any]]] = {
@@ -151,10 +166,7 @@ def write_tables(table: pd.DataFrame, study: Path) -> None:
     "Write runs.parquet and runs.csv in the folder `study`, each whole or not at all."
     with whole_file(study / "runs.parquet") as aside:
         table.to_parquet(aside, index=False)
-    text = [name for name in table if table[name].dtype == "string"]
-    safe = table.assign(**{name: table[name].map(spreadsheet_safe, na_action="ignore") for name in text}).rename(columns=spreadsheet_safe)
-    with whole_file(study / "runs.csv") as aside:
-        safe.to_csv(aside, index=False)
+    write_table(study / "runs.csv", table)
 
 # %% ../../nbs/batch/collect.ipynb #87165044
 def count_states(table: pd.DataFrame) -> pd.DataFrame:
@@ -222,25 +234,32 @@ def finished_runs(table: pd.DataFrame, study: Path) -> pd.DataFrame:
     raise InputError(f"{study}: nothing to report, no training run has finished ({counts or 'there are no runs'})" + (f"; {reasons[0]}" if reasons else ""))
 
 
-def _tables(finished: pd.DataFrame, study: Path, file: str, columns: Callable[[str], bool] | None = None) -> Iterator[tuple[Any, pd.DataFrame]]:
+def _tables(finished: pd.DataFrame, study: Path, file: str, read: Callable[[Path], pd.DataFrame]) -> Iterator[tuple[Any, pd.DataFrame]]:
     "Each finished run and the table it wrote."
-    text = {name: str for name in ("case_id", "patient_id", "label")}
     for row in finished.to_dict("records"):
         try:
-            own = pd.read_csv(study / row["run"] / file, dtype=text, usecols=columns, keep_default_na=file == "history.csv", float_precision="round_trip")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{study / row['run'] / file}: cannot be read ({error}); run it again, or move its folder out of the study") from None
+            own = read(study / row["run"] / file)
+        except InputError as error:
+            raise InputError(f"{str(error).removesuffix('; run it again')}; run it again, or move its folder out of the study") from None
         yield row, own.assign(run=row["run"], group=row["group"], fold=row["fold"], seed=row["seed"])
 
 # %% ../../nbs/batch/collect.ipynb #c2ce939a
+def read_division(path: Path) -> dict[str, Any]:
+    "What a report says of the folds.json of a run."
+    folds = read_json(path)
+    try:
+        return {"n_folds": len(folds["folds"]), "folds_hash": str(folds["hash"]), "cohort": str(folds["cohort_hash"])}
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not a folds file of this workbench ({error}); run it again, or move its folder out of the study") from None
+
+
 def read_predictions(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one row per run and held-out case
     "Held-out predictions of all finished runs: on test cases, or on validation cases where the protocol has no others."
     divisions, said = {}, []  # hash -> what is known of the division
-    for row, own in _tables(finished_runs(table, study), study, "predictions.csv"):
+    for row, own in _tables(finished_runs(table, study), study, "predictions.csv", partial(read_written_table, texts=("case_id", "patient_id", "label", "set"))):
         division = divisions.get(row.get("environment.folds_hash"))
         if division is None:  # a new one, or environment.json is not there
-            folds = read_json(study / row["run"] / "folds.json")
-            division = {"n_folds": len(folds["folds"]), "folds_hash": folds["hash"], "cohort": folds["cohort_hash"]}
+            division = read_division(study / row["run"] / "folds.json")
             divisions[division["folds_hash"]] = division
         held_out = "test" if row["metrics.protocol"] == "train_validation_test" else "validation"
         said.append(own[own.set == held_out].assign(threshold=row.get("validation.threshold"), **division))
@@ -249,8 +268,9 @@ def read_predictions(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one r
 
 def read_histories(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one row per run and epoch
     "Validation loss and AUROC of all finished runs, epoch by epoch."
-    wanted = ("epoch", "validation_cross_entropy", "validation_auroc")
-    return pd.concat([own for _, own in _tables(finished_runs(table, study), study, "history.csv", lambda name: name in wanted)], ignore_index=True)
+    wanted = ["validation_cross_entropy", "validation_auroc"]
+    histories = _tables(finished_runs(table, study), study, "history.csv", partial(read_epochs, columns=wanted))
+    return pd.concat([own[["epoch", *wanted, "run", "group", "fold", "seed"]] for _, own in histories], ignore_index=True)
 
 # %% ../../nbs/batch/collect.ipynb #b0e1f664
 def open_report(study: str, run_name: str) -> RunFolder:

@@ -145,7 +145,7 @@ def prepared_in_pool(items: Iterator[Any], make: Callable, n_workers: int) -> It
     finally:
         pool.shutdown(kill_workers=bool(given))  # whoever stops early, or is stopped, does not wait for the rest
     if is_broken and n_workers == 1:
-        yield from ((item, Failure("the process that prepared it was killed, most likely for memory; start again with more memory", False)) for item in given.values())
+        yield from ((item, Failure("the process that prepared it was killed; start again, with more memory if that ran out", False)) for item in given.values())
     elif is_broken:
         yield from prepared_in_pool(iter(given.values()), make, 1)
     if is_broken:

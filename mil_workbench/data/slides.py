@@ -42,7 +42,7 @@ from .stain_normalisation import find_stains, normalise_stains
 from .stores import InstanceStore, source_key
 from .tables import MISSING, read_table
 from .tissue import find_tissue, is_bright_on_dark, shows_nothing
-from ..files import InputError, hash_file, hash_value, write_text
+from ..files import InputError, hash_file, hash_value, write_table
 
 # %% ../../nbs/data/slides.ipynb #6c43332b
 RGB = ("red", "green", "blue")
@@ -580,7 +580,7 @@ def report_left_out(left_out: LeftOut, totals: Mapping[str, int], folder: Path, 
     if not left_out:
         path.unlink(missing_ok=True)
         return ""
-    write_text(path, pd.DataFrame(left_out, columns=["kind", "name", "reason"]).to_csv(index=False))
+    write_table(path, pd.DataFrame(left_out, columns=["kind", "name", "reason"]))
     missed = [row for row in left_out if row[0] in ("section", "file", "tile", "case")]
     if strict and missed:
         more = f"; {len(missed) - 1} more cannot be used" if len(missed) > 1 else ""

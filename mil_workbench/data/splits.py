@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Protocol', 'SETS', 'FOLDS', 'Folds', 'verify_folds', 'balanced_folds', 'dealt_folds', 'sets_from_folds', 'find_folds',
-           'make_folds', 'write_folds', 'load_folds', 'without_zeros', 'read_fold_table']
+           'make_folds', 'write_folds', 'read_folds', 'load_folds', 'without_zeros', 'read_fold_table']
 
 # %% ../../nbs/data/splits.ipynb #8728ee7a
 from dataclasses import asdict, dataclass
@@ -47,7 +47,7 @@ class Folds:
 def verify_folds(folds: Folds, cohort: Cohort, source: str = "folds") -> Folds:
     "`folds`, or an `InputError` that says what is wrong with them; `source` names where they come from."
     if folds.cohort_hash != cohort.hash:
-        raise InputError(f"{source}: made for another cohort ({folds.cohort}, hash {folds.cohort_hash[:8]}), not {cohort.name} ({cohort.hash[:8]})")
+        raise InputError(f"{source}: made for another cohort ({folds.cohort}, hash {folds.cohort_hash[:8]}), not {cohort.name} ({cohort.hash[:8]}); give folds of this cohort, or where a run goes on, bring its cases back or let resume be False")
     cases = cohort.cases.set_index("case_id")
     for k, sets in enumerate(folds.folds):
         listed = [case for name in SETS for case in sets[name]]
@@ -149,6 +149,20 @@ def write_folds(path: str | Path, folds: Folds) -> None:
     write_json(path, {**asdict(folds), "hash": folds.hash})
 
 
+def read_folds(path: str | Path) -> Folds:
+    "The folds that `write_folds` has written, as they were; an `InputError` where the file was altered."
+    stored = read_json(path)
+    try:
+        recorded = stored.pop("hash")
+        stored["folds"] = tuple({name: tuple(sets[name]) for name in SETS} for sets in stored["folds"])
+        folds = Folds(**stored)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: is not a folds file of this workbench ({error}); copy it again from where it was written, or give your own folds as a CSV") from None
+    if folds.hash != recorded:
+        raise InputError(f"{path}: was changed after it was written; restore it, or give your own folds as a CSV")
+    return folds
+
+
 def load_folds(path: str | Path, cohort: Cohort, seed: int = 0, protocol: Protocol = "train_validation_test") -> Folds:
     "The folds in a JSON file of ours or in a CSV of patient_id and fold, verified; `seed` cuts a CSV's validation sets."
     path = Path(path)
@@ -157,16 +171,7 @@ def load_folds(path: str | Path, cohort: Cohort, seed: int = 0, protocol: Protoc
         return verify_folds(Folds(cohort.name, cohort.hash, protocol, None, sets), cohort, str(path))
     if path.is_file() and path.suffix.lower() != ".json":
         raise InputError(f"{path}: folds are read from a .json of this workbench, or from a CSV with the columns patient_id and fold, not from {path.suffix or 'a file without an ending'}; write such a CSV")
-    stored = read_json(path)
-    try:
-        recorded = stored.pop("hash")
-        stored["folds"] = tuple({name: tuple(sets[name]) for name in SETS} for sets in stored["folds"])
-        folds = Folds(**stored)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is not a folds file of this workbench ({error})") from None
-    if folds.hash != recorded:
-        raise InputError(f"{path}: was changed after it was written; restore it, or give your own folds as a CSV")
-    return verify_folds(folds, cohort, str(path))
+    return verify_folds(read_folds(path), cohort, str(path))
 
 # %% ../../nbs/data/splits.ipynb #22841542
 def without_zeros(patient: str) -> str:

@@ -17,7 +17,9 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Callable, Literal, Sequence
+from unittest.mock import patch
 
 import numpy as np
 import pandas as pd
@@ -25,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from joblib.externals.loky.cloudpickle_wrapper import dumps
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
 from tqdm.auto import tqdm
@@ -404,8 +407,10 @@ def fit_in_processes(n_processes: int, model, loss, train, validation, settings:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    payload = pickle.dumps(((*arguments, None, may_write), torch.get_num_threads()))
-    join_unless_asked_to_stop(start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False))
+    payload = dumps(((*arguments, None, may_write), torch.get_num_threads()))  # what a script defines is in it
+    with patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):  # so that no process runs that script again
+        processes = start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False)
+    join_unless_asked_to_stop(processes)
     files = Files(Path(folder))
     facts, _ = load_state(files.last, model, make_optimizer(model, settings))
     load_weights(files.best, model)

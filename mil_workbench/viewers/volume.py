@@ -84,8 +84,10 @@ LESION = LUT(lut=[0, 0, 0, 0, 230, 134, 42, 255], min=0, max=1)  # the colour of
 
 
 def nifti(layer: np.ndarray, affine: np.ndarray) -> bytes:
-    "The file that would hold `layer` (X, Y, Z)."
-    kind = {"b": np.uint8, "f": np.float32}.get(layer.dtype.kind, layer.dtype if layer.dtype.itemsize <= 2 else np.int32)
+    "The file that would hold `layer` (X, Y, Z); whole numbers that 32 bits cannot hold are rounded to seven digits."
+    limits = np.iinfo(np.int32)
+    whole = np.int32 if layer.dtype.kind in "iu" and limits.min <= layer.min() and layer.max() <= limits.max else np.float32
+    kind = {"b": np.uint8, "f": np.float32}.get(layer.dtype.kind, layer.dtype if layer.dtype.itemsize <= 2 else whole)
     return nib.Nifti1Image(layer.astype(kind, copy=False), affine).to_bytes()
 
 
