@@ -298,7 +298,7 @@ def show(part: pd.DataFrame | str) -> pd.DataFrame | Markdown:
 
 TWO_CLASSES = "is defined for two classes, and the model tells {} apart."
 
-
+# %% ../nbs/assessment.ipynb #0b0b6904
 def validation_of(run: OpenRun) -> Scored:
     "What the run's record says of its validation cases."
     table = run.predictions[run.predictions.set == "validation"]
