@@ -9,6 +9,7 @@ __all__ = ['COLUMNS', 'EACH_CASE', 'MOST_OF_ONE_PATIENT', 'PART', 'Cohort', 'ali
 # %% ../../nbs/data/cohorts.ipynb #00f8d4aa
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,16 +91,19 @@ class Cohort:
 
 # %% ../../nbs/data/cohorts.ipynb #d93b355c
 MOST_OF_ONE_PATIENT = 10  # cases
-PART = r"\d+|[^\W\d_]+"  # of a name: digits, or letters
+PART = r"TCGA-\w\w-\w{4}|\d+|[^\W\d_]+"  # of a name: a patient of TCGA, digits, or letters
 
 
 def alike_cases(case_ids: list[str]) -> tuple[str, list[str]] | None:  # what the names share, the cases of the largest group
     "Find names that look like several cases of one patient; None where there are none."
     parts = {name: re.findall(PART, name) for name in case_ids}
+    endings = Counter(tuple(words[i:]) for words in parts.values() for i in range(1, len(words)))
+    recurring = lambda ending: endings[ending] > 1 and "".join(ending).isalpha()  # such as pre and post
+
     for length in range(max(map(len, parts.values()), default=1) - 1, 0, -1):
         groups: dict[tuple[str, ...], list[str]] = {}
         for name, words in parts.items():
-            if len(words) >= length and any(word.isdigit() for word in words[:length]):
+            if len(words) >= length and (re.search(r"\d", "".join(words[:length])) or recurring(tuple(words[length:]))):
                 groups.setdefault(tuple(words[:length]), []).append(name)
         largest = max(groups.values(), key=len, default=[])
         if len(groups) > 1 and 1 < len(largest) <= MOST_OF_ONE_PATIENT:
@@ -193,7 +197,7 @@ def report_files(left_out: dict[str, str], manifest: pd.DataFrame) -> str:
     if not left_out:
         return ""
     whole = sorted(set(manifest.case_id[manifest.file.isin(left_out)]) - set(manifest.case_id[~manifest.file.isin(left_out)]))
-    gone = f", and with them {'case' if len(whole) == 1 else 'cases'} {', '.join(whole)}" if whole else ""
+    gone = f", and so {'is case' if len(whole) == 1 else 'are cases'} {', '.join(whole)}" if whole else ""
     return f"{len(left_out)} of {len(manifest)} files {'is' if len(left_out) == 1 else 'are'} left out{gone}."
 
 # %% ../../nbs/data/cohorts.ipynb #894238f5

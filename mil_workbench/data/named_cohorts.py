@@ -97,7 +97,7 @@ def kind_of(name: str) -> CohortKind:
     path = resolve(name)
     if path.is_dir():
         return "volumes" if looks_like_scans(path) else "slides"
-    if path.suffix.lower() not in TABLES:
+    if not path.is_file() and path.suffix.lower() not in TABLES:
         raise InputError(f"cohort {name!r} is not known; give one of {', '.join(NAMED_COHORTS)}, or the path of a manifest (.csv), of a BraTS-like folder or of a folder of patches")
     table = read_rows(path)
     if "file" not in table:

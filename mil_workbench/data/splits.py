@@ -16,7 +16,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .cohorts import Cohort
-from .tables import TABLES, read_rows, require_one_spelling
+from .tables import MISSING, TABLES, read_rows, require_one_spelling
 from ..files import InputError, hash_value, read_json, write_json
 
 # %% ../../nbs/data/splits.ipynb #8f14f220
@@ -184,13 +184,16 @@ def read_fold_table(path: Path, cohort: Cohort) -> np.ndarray:  # (cases,) int
     table = read_rows(path)
     if not {"patient_id", "fold"} <= set(table):
         raise InputError(f"{path}: a table of folds has the columns patient_id and fold, not {', '.join(table)}")
+    for line in table.index[table.patient_id.isin(MISSING)]:
+        raise InputError(f"{path}, line {line}: has no patient_id; name the patient, or remove the line")
+    for line in table.index[~table.fold.str.fullmatch(r"[0-9]{1,9}")]:
+        raise InputError(f"{path}, line {line}: fold {table.fold[line]!r} of patient {table.patient_id[line]} is not a whole number of at most nine digits")
     require_one_spelling(path, table, "patient_id")
+    table["fold"] = table.fold.astype(int)
     several = table.groupby("patient_id").fold.nunique()
     if (several > 1).any():
         raise InputError(f"{path}: patient {several.idxmax()} stands in more than one fold; a patient belongs to one")
-    for line in table.index[~table.fold.str.fullmatch(r"\d+")]:
-        raise InputError(f"{path}, line {line}: fold {table.fold[line]!r} of patient {table.patient_id[line]} is not a whole number")
-    fold_of = dict(zip(table.patient_id, table.fold.astype(int)))
+    fold_of = dict(zip(table.patient_id, table.fold))
     patients = cohort.cases.patient_id
     if not set(patients) <= set(fold_of) and patients.map(without_zeros).nunique() == patients.nunique():
         patients, fold_of = patients.map(without_zeros), {without_zeros(patient): fold for patient, fold in fold_of.items()}
@@ -198,7 +201,9 @@ def read_fold_table(path: Path, cohort: Cohort) -> np.ndarray:  # (cases,) int
     if unplaced:
         raise InputError(f"{path}: patient {unplaced[0]} of {cohort.name} has no fold")
     folds = patients.map(fold_of).to_numpy()
-    absent = set(range(folds.max() + 1)) - set(folds)
-    if absent or folds.max() == 0:
-        raise InputError(f"{path}: folds are numbered 0, 1, … without gaps and at least 2; none of {cohort.name} is in fold {min(absent, default=1)}")
+    numbers = sorted(set(folds))
+    if numbers != list(range(len(numbers))) or len(numbers) < 2:
+        absent = next(number for number in range(len(numbers) + 1) if number not in numbers)
+        hint = "; they seem to be counted from 1: subtract 1" if numbers == list(range(1, len(numbers) + 1)) else f"; the largest is {numbers[-1]}"
+        raise InputError(f"{path}: folds are numbered 0, 1, … without gaps and at least 2; none of {cohort.name} is in fold {absent}{hint}")
     return folds
