@@ -244,7 +244,7 @@ def load(assessment: Assessment) -> Cases:
     if learned.gap:
         print(learned.gap)
     if shared:
-        print(f"{len(shared)} patients have names of patients on whom the model was trained or chosen: {', '.join(sorted(shared))}. They are scored apart below.")
+        print(f"{len(shared)} of the patients {'is' if len(shared) == 1 else 'are'} called like one on whom the model was trained or chosen: {', '.join(sorted(shared))}. The scores hold them all; the table of subgroups below gives those of the other patients apart.")
     return Cases(encoded, bags, what, is_own, is_validation, shared, learned, notes)
 
 
@@ -523,7 +523,7 @@ def limitations(assessment: Assessment, cases: Cases, results: Results) -> list[
     if cases.is_own and not cases.is_validation:
         found.append("The evaluated cases come from the cohort that it was trained on: how it does on cases from elsewhere is not shown here.")
     if cases.shared:
-        found.append(f"{len(cases.shared)} evaluated patients have names of patients on whom it was trained or chosen; the table of subgroups scores them apart.")
+        found.append(f"{len(cases.shared)} of the evaluated patients {'is' if len(cases.shared) == 1 else 'are'} called like one on whom it was trained or chosen; the table of subgroups scores them apart.")
     if results.temperature < 0.051 or results.temperature > 19.6:
         found.append("The temperature lies at the end of what is searched: the validation cases do not settle it.")
     return [*found, "Intervals hold for cohorts made up like this one, with the same share of classes."]

@@ -71,8 +71,9 @@ class Run:
     frozen_encoder: dict[str, Any] | None = None  # what made the features, where images were encoded beforehand; of a run that is opened again, what must make them
 
     def table(self) -> pd.DataFrame:
-        "The parameters as a table of two columns."
-        return pd.DataFrame({"value": {name: str(value) for name, value in vars(self.parameters).items()}})
+        "Return the parameters as a table, those that differ from the default marked."
+        values = {name: str(value) for name, value in vars(self.parameters).items()}
+        return pd.DataFrame({"value": values, "differs from the default": {name: "*" if name in self.changed else "" for name in values}})
 
 
 def start(namespace: Mapping[str, Any]) -> Run:
