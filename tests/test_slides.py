@@ -149,7 +149,7 @@ def test_real_feature_files_and_tiles(tmp_path):
     manifest = tmp_path / "tcga.csv"
     rows = [(slide[:12], slide[:12], label, REAL_FILES / slide / "features.h5", "H&E") for slide, label in zip(slides, ("bile duct", "colon"))]
     pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain"]).to_csv(manifest, index=False)
-    cohort = cohort_from_manifest(manifest, tmp_path / "features")
+    cohort = cohort_from_manifest(manifest, tmp_path / "features", positive_class="colon")
     assert [bag.instances.shape for bag in cohort.bags] == [(180, 512), (777, 512)]
     assert cohort.bags[0].coords is None and cohort.bags[1].coords.shape == (777, 2)
 
@@ -157,7 +157,7 @@ def test_real_feature_files_and_tiles(tmp_path):
     shutil.copytree(REAL_FILES, tiles)  # jpg tiles of 256 and of 512 pixels, a tif, notes and feature files
     (tiles / "labels.csv").write_text("case_id,label\nTCGA-3X-AAVA,bile duct\nTCGA-AD-6964,colon\n")
     pattern = r"(?P<case>TCGA-\w+-\w+)-01Z-00-(?P<stain>DX)\d/.*?(\((?P<x>\d+),(?P<y>\d+)\))?\.jpg$"
-    cohort = cohort_from_slides(tiles, tmp_path / "places", PatchSettings(size=224), pattern)
+    cohort = cohort_from_slides(tiles, tmp_path / "places", PatchSettings(size=224), pattern, positive_class="colon")
     assert [len(bag) for bag in cohort.bags] == [6, 3] and "4 of 13 files are left out" in cohort.note
     assert cohort.bags[1].instances.read().shape == (3, 3, 224, 224)
     assert sorted(cohort.bags[1].coords[:, 0].tolist()) == [16896, 22016, 23040]
@@ -166,7 +166,7 @@ def test_real_feature_files_and_tiles(tmp_path):
 @of_one_folder
 def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
     trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 2, "patch_size": 32, "patches_per_section": 3}
-    done = run_notebook(**{**SMALL, **trained, "epochs": 1}, cohort=patch_folder, run_name="trained")
+    done = run_notebook(**{**SMALL, **trained, "epochs": 1, "warmup_epochs": 0}, cohort=patch_folder, run_name="trained")
     assert done.returncode == 0, done.stderr[-2000:]
     assert pd.read_csv(tmp_path / "papermill_runs/stains/trained/history.csv").train_loss.notna().all()
 
