@@ -1,12 +1,16 @@
 """From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
 import json
+import os
 import shutil
+import struct
 import subprocess
+import zlib
 
 import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from conftest import ROOT, papermill_command
@@ -145,7 +149,7 @@ def test_real_feature_files_and_tiles(tmp_path):
     manifest = tmp_path / "tcga.csv"
     rows = [(slide[:12], slide[:12], label, REAL_FILES / slide / "features.h5", "H&E") for slide, label in zip(slides, ("bile duct", "colon"))]
     pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain"]).to_csv(manifest, index=False)
-    cohort = cohort_from_manifest(manifest, tmp_path / "features")
+    cohort = cohort_from_manifest(manifest, tmp_path / "features", positive_class="colon")
     assert [bag.instances.shape for bag in cohort.bags] == [(180, 512), (777, 512)]
     assert cohort.bags[0].coords is None and cohort.bags[1].coords.shape == (777, 2)
 
@@ -153,7 +157,7 @@ def test_real_feature_files_and_tiles(tmp_path):
     shutil.copytree(REAL_FILES, tiles)  # jpg tiles of 256 and of 512 pixels, a tif, notes and feature files
     (tiles / "labels.csv").write_text("case_id,label\nTCGA-3X-AAVA,bile duct\nTCGA-AD-6964,colon\n")
     pattern = r"(?P<case>TCGA-\w+-\w+)-01Z-00-(?P<stain>DX)\d/.*?(\((?P<x>\d+),(?P<y>\d+)\))?\.jpg$"
-    cohort = cohort_from_slides(tiles, tmp_path / "places", PatchSettings(size=224), pattern)
+    cohort = cohort_from_slides(tiles, tmp_path / "places", PatchSettings(size=224), pattern, positive_class="colon")
     assert [len(bag) for bag in cohort.bags] == [6, 3] and "4 of 13 files are left out" in cohort.note
     assert cohort.bags[1].instances.read().shape == (3, 3, 224, 224)
     assert sorted(cohort.bags[1].coords[:, 0].tolist()) == [16896, 22016, 23040]
@@ -162,7 +166,7 @@ def test_real_feature_files_and_tiles(tmp_path):
 @of_one_folder
 def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
     trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 2, "patch_size": 32, "patches_per_section": 3}
-    done = run_notebook(**{**SMALL, **trained, "epochs": 1}, cohort=patch_folder, run_name="trained")
+    done = run_notebook(**{**SMALL, **trained, "epochs": 1, "warmup_epochs": 0}, cohort=patch_folder, run_name="trained")
     assert done.returncode == 0, done.stderr[-2000:]
     assert pd.read_csv(tmp_path / "papermill_runs/stains/trained/history.csv").train_loss.notna().all()
 
@@ -208,6 +212,170 @@ def test_stain_study(run_notebook, tmp_path, patch_folder):
     executed = (tmp_path / "out.ipynb").read_text()
     assert "pooled test AUROC" in executed and "stain taken out" in executed
     assert len(list(tmp_path.glob("papermill_runs/stains/*/metrics.json"))) == 4
+
+
+def some_tissue(side: int, seed: int = 0) -> np.ndarray:
+    return np.clip(np.array([190, 120, 170]) + np.random.default_rng(seed).normal(0, 22, (side, side, 1)), 0, 255).astype(np.uint8)
+
+
+def write_slide(path, picture, description=None):
+    resolution = {} if description else {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", metadata=None, description=description, **resolution)
+
+
+def write_manifest(folder, names, **columns):
+    table = pd.DataFrame({"case_id": [f"c{i}" for i in range(len(names))], "patient_id": [f"p{i}" for i in range(len(names))], "label": ["benign", "malignant"] * (len(names) // 2) + ["benign"] * (len(names) % 2), "file": names, **columns})
+    table.to_csv(folder / "slides.csv", index=False)
+    return folder / "slides.csv"
+
+
+@pytest.mark.parametrize("frame", [0, 3, 90, 128, 200, 255, "noise", "sides of two greys", "tinted"], ids=str)
+@pytest.mark.parametrize("glass", [243, 225])
+def test_nothing_without_texture_is_drawn(tmp_path, frame, glass):
+    rng, picture = np.random.default_rng(1), np.empty((1200, 1400, 3), np.uint8)
+    picture[:] = frame if isinstance(frame, int) else {"noise": 20, "sides of two greys": 60, "tinted": (150, 90, 120)}[frame]
+    if frame == "noise":
+        picture += rng.integers(0, 9, picture.shape, dtype=np.uint8)
+    if frame == "sides of two greys":
+        picture[:, :313] = 170
+    picture[201:1011, 303:1203] = np.clip(glass + rng.normal(0, 1.5, (810, 900, 3)), 0, 255)
+    picture[410:810, 510:1010] = some_tissue(500)[:400]
+    for name in ("a.tif", "b.tif"):
+        write_slide(tmp_path / name, picture)
+    cohort = cohort_from_slides(write_manifest(tmp_path, ["a.tif", "b.tif"]), tmp_path / "store", PatchSettings(64, 0.5, None), n_workers=1)
+    corners, _ = cohort.bags[0].instances.source.corners(cohort.bags[0].instances.rows)
+    x, y = corners.T
+    covered = (np.minimum(x + 64, 1010) - np.maximum(x, 510)).clip(0) * (np.minimum(y + 64, 810) - np.maximum(y, 410)).clip(0) / 64**2
+    assert covered.min() > 0.3 and len(corners) >= 36, "all that is drawn is tissue, and all of the tissue is there"
+    listed = pd.read_csv(tmp_path / "store" / "left_out.csv")
+    n = int(cohort.note.split("Of ")[1].split(" tiles")[0])
+    counted = listed[listed.name == str(tmp_path / "a.tif")].reason.str.extract(r"^(\d+) of")[0].astype(int).sum()
+    assert n == 2 * 18 * 21 and counted + len(corners) == 18 * 21, "what was left out is counted by reason"
+
+
+def bad_pictures(folder, prefix):
+    "Files of every kind that is no patch, called by `prefix` and a number; how many."
+    good = folder / f"{prefix}0.png"
+    Image.fromarray(some_tissue(64)).save(good)
+    bomb = bytearray(good.read_bytes())
+    bomb[16:24] = struct.pack(">II", 400_000, 400_000)
+    bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+    values = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    tifffile.imwrite(folder / "whole.tif", some_tissue(64), photometric="rgb")
+    whole = (folder / "whole.tif").read_bytes()
+    (folder / "whole.tif").unlink()
+    contents = {
+        "empty.png": b"", "bomb.png": bytes(bomb), "text.png": b"<html>404</html>", "cut.png": good.read_bytes()[:500], "cut.tif": whole[: len(whole) // 2], "header.tif": whole[:9], "noise.jpg": os.urandom(999),
+        "lfs.png": b"version https://git-lfs.github.com/spec/v1", "zip.png": b"PK\x03\x04", "features.png": b"\x89HDF\r\n", "black.png": None, "float.tif": None, "stack.tif": None, "lab.tif": None, "moving.gif": None,
+    }
+    for name, content in contents.items():
+        path = folder / f"{prefix}{name}"
+        if content is not None:
+            path.write_bytes(content)
+        elif name == "black.png":
+            Image.new("RGB", (64, 64)).save(path)
+        elif name == "moving.gif":
+            Image.fromarray(some_tissue(64)).save(path, save_all=True, append_images=[Image.fromarray(some_tissue(64, 1))])
+        else:
+            picture = {"float.tif": values.astype(np.float32), "stack.tif": np.stack([values.astype(np.uint8)] * 3), "lab.tif": some_tissue(64)}[name]
+            tifffile.imwrite(path, picture, photometric="cielab" if name == "lab.tif" else "minisblack")
+    return len(contents)
+
+
+def test_bad_patches_are_named_and_the_others_go_on(tmp_path):
+    folder = tmp_path / "patches"
+    folder.mkdir()
+    n_bad = bad_pictures(folder, "case_1_match_1_h&e_patch7_x1_y1.")
+    for case in (1, 2):
+        for patch in range(3):
+            Image.fromarray(some_tissue(64, seed=10 * case + patch)).save(folder / f"case_{case}_match_1_h&e_patch{patch}.PNG")
+    (folder / "case_1_match_1_h&e_patch91.png").symlink_to(folder / "nowhere.png")
+    (folder / "case_1_match_1_h&e_patch92.png").mkdir()
+    (folder / "loop").symlink_to(folder)
+    os.mkfifo(folder / "case_1_match_1_h&e_patch93.png")
+    (folder / "Labels.CSV").write_text("case_id,label,patient_id\n1,benign,A\n2,malignant,B\n")
+    pattern = r"case_(?P<case>\d+)_(?P<section>match)_(?P<number>\d+)_(?P<stain>[^_]+)_patch"
+    cohort = cohort_from_slides(folder, tmp_path / "store", PatchSettings(64), pattern, n_workers=1)
+    assert [len(bag) for bag in cohort.bags] == [4, 3] and [bag.patient_id for bag in cohort.bags] == ["A", "B"]
+    assert f"{n_bad + 3} of {n_bad + 3 + 7} files are left out" in cohort.note
+    listed = pd.read_csv(tmp_path / "store" / "left_out.csv").set_index("name").reason
+    reason = lambda end: next(text for name, text in listed.items() if name.endswith(end))
+    for end, words in {
+        "empty.png": "it is empty", "bomb.png": "exceeds limit", "text.png": "web page", "cut.tif": "cannot be read", "lfs.png": "git lfs pull", "zip.png": "archive", "black.png": "is blank", "float.tif": "floats",
+        "stack.tif": "3 pictures", "lab.tif": "save it as RGB", "moving.gif": "2 pictures", "patch91.png": "link to a file that is not there", "patch92.png": "a folder without files", "patch93.png": "not an ordinary file",
+    }.items():
+        assert words in reason(end), end
+
+
+def test_bad_slides_are_named_and_the_others_go_on(tmp_path):
+    picture = np.full((512, 512, 3), 243, np.uint8)
+    picture[64:448, 64:448] = some_tissue(384)
+    names = []
+    for mpp in ("0", "-0.5", "inf", "nan", "unknown", "5000", "1e-6", "0.5"):
+        names.append(f"mpp {mpp}.svs")
+        write_slide(tmp_path / names[-1], picture, f"Aperio Image Library v11.2.1\r\n512x512 [0,0 512x512] (256x256) J2K/YUV16 Q=30|AppMag = 0|MPP = {mpp}")
+    for name, content in (("a.zip", b"PK\x03\x04"), ("b.txt", b"cut on Tuesday"), ("c.czi", b"ZISRAWFILE"), ("d.svs", b""), ("e.tif", (tmp_path / names[0]).read_bytes()[:3000])):
+        (tmp_path / name).write_bytes(content)
+        names.append(name)
+    tifffile.imwrite(tmp_path / "deep.tif", picture.astype(np.uint16) << 4, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit="CENTIMETER", metadata=None)
+    write_slide(tmp_path / "GOOD.TIF", picture)
+    names += ["deep.tif", "gone.svs", "GOOD.TIF", "mpp 0 with a row.svs"]
+    shutil.copy(tmp_path / "mpp 0.svs", tmp_path / names[-1])
+    manifest = write_manifest(tmp_path, names, um_per_pixel=[""] * (len(names) - 1) + ["0.5"])
+    cohort = cohort_from_slides(manifest, tmp_path / "store", PatchSettings(64, 0.5, None), n_workers=1)
+    assert {bag.id: len(bag) for bag in cohort.bags} == {f"c{names.index(name)}": 36 for name in ("mpp 0.5.svs", "GOOD.TIF", "mpp 0 with a row.svs")}
+    listed = pd.read_csv(tmp_path / "store" / "left_out.csv").set_index("name").reason
+    of = lambda name: next(text for text in listed if name in text) if name != "gone.svs" else listed[str(tmp_path / name)]
+    for name, words in {
+        "mpp 0.svs": "0 µm per pixel, which no slide has; give the manifest a column um_per_pixel", "mpp -0.5.svs": "-0.5 µm", "mpp inf.svs": "inf µm", "mpp nan.svs": "does not say", "mpp unknown.svs": "does not say",
+        "mpp 5000.svs": "5000 µm", "mpp 1e-6.svs": "no slide has", "a.zip": "archive", "b.txt": "text or a table", "c.czi": "microscope's own format", "d.svs": "empty", "e.tif": "cannot be read as a slide", "deep.tif": "16 bits", "gone.svs": "no such file",
+    }.items():
+        assert words in of(name), name
+
+
+def test_pictures_of_many_bits_keep_their_relation(tmp_path):
+    folder = tmp_path / "deep"
+    folder.mkdir()
+    (folder / "labels.csv").write_text("case_id,label\n1,benign\n2,malignant\n")
+    for case, brightest in ((1, 700), (2, 3000)):  # as a camera of 12 bits writes a dim and a bright case
+        for patch in range(3):
+            values = np.random.default_rng(patch).integers(brightest // 3, brightest, (64, 64)).astype(np.uint16)
+            Image.fromarray(values).save(folder / f"case_{case}_match_1_if_patch{patch}.png")
+    cohort = cohort_from_slides(folder, tmp_path / "store", PatchSettings(64), n_workers=1)
+    dim, bright = (bag.instances.read().double() for bag in cohort.bags)
+    assert bright.mean() / dim.mean() == pytest.approx(3000 / 700, rel=0.02) and bright.max() == pytest.approx(2999 / 4095 * 255, abs=1)
+    assert "In pictures of more than 8 bits 4,095 counts as white" in cohort.note
+
+
+@pytest.mark.parametrize("as_manifest", [False, True])
+def test_odd_names_of_stains_are_asked_about(tmp_path, monkeypatch, capsys, as_manifest):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "patches"
+    (folder / "apart").mkdir(parents=True)
+    odd = {(3, "h&e-labels"), (4, "sox10.")}
+    rows = []
+    for case in range(1, 7):
+        for stain in ("h&e", "sox10", *(name for number, name in odd if number == case)):
+            name = f"case_{case}_match_{1 if not as_manifest or (case, stain) not in odd else 2}_{stain}_patch{len(stain)}.png"
+            Image.fromarray(some_tissue(64, seed=case)).save(folder / name)
+            rows.append((case, case, ("benign", "malignant")[case % 2], name, stain, name))
+    (folder / "labels.csv").write_text("case_id,label\n" + "".join(f"{case},{('benign', 'malignant')[case % 2]}\n" for case in range(1, 7)))
+    if as_manifest:
+        pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).assign(um_per_pixel=0.5).to_csv(folder / "slides.csv", index=False)
+    defaults = {name: parameter.default for name, parameter in read_parameters(ROOT / "nbs/runs/train.ipynb").items()}
+    given = {"device": "cpu", "patch_size": 32, "cohort": "patches/slides.csv" if as_manifest else "patches", **({"um_per_pixel": 0.5} if as_manifest else {})}
+    begin = lambda **more: load(start_with(defaults | given | more, defaults))
+    with pytest.raises(InputError) as refusal:
+        begin()
+    assert 'stain_map "h&e-labels=-; sox10.=sox10"' in str(refusal.value) and "h&e-labels in 1 case (1 file)" in str(refusal.value)
+    assert "sox10 in 6 cases (6 files), sox10. in 1 case (1 file)" in capsys.readouterr().out
+    cohort = begin(stain_map="h&e-labels=-; sox10.=sox10")
+    assert {stain for bag in cohort.bags for stain in bag.levels[1].groups} == {"h&e", "sox10"}
+    assert cohort.bags[3].instances.shape[0] > cohort.bags[0].instances.shape[0] == cohort.bags[2].instances.shape[0]
+    kept = begin(stain_map="h&e-labels=h&e-labels; sox10.=-")
+    assert "h&e-labels" in kept.bags[2].levels[1].groups
+    with pytest.raises(InputError, match="stain_map: pas is no stain of"):
+        begin(stain_map="pas=h&e; h&e-labels=-; sox10.=-")
 
 
 @pytest.mark.slow
