@@ -113,6 +113,9 @@ class Lab:
         "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."
         prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()]
         until = time.monotonic() + timeout
+        if not all(text == "[ ]:" for text in prompts()):  # JupyterLab has saved what an earlier test ran
+            page.get_by_role("menuitem", name="Edit", exact=True).click()
+            page.get_by_role("menuitem", name="Clear Outputs of All Cells", exact=True).click()
         while all(text == "[ ]:" for text in prompts()):  # a notebook that has just been opened may not listen yet
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
