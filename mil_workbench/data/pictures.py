@@ -152,5 +152,5 @@ def scale_to(values: np.ndarray, white: int) -> np.ndarray:  # (H, W, 3) uint8 o
     if values.dtype == np.uint8:
         return values
     if values.max() > white:
-        raise InputError(f"has a value of {values.max()}, above {white}, which counts as white; prepare the cohort again")
+        raise InputError(f"has a value of {values.max()}, above {white}, which counts as white: a broken pixel, or saved unlike the others? Save it like them, and prepare the cohort again")
     return np.rint(values * (255 / white)).astype(np.uint8)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['RGB', 'VERSION', 'StainNormalisation', 'PATCH_PATTERN', 'LeftOut', 'LEAST_UM_PER_PIXEL', 'MOST_UM_PER_PIXEL',
-           'LEAST_TISSUE', 'MOST_PIXELS', 'SLIDE_ERRORS', 'Section', 'PatchSettings', 'compile_pattern', 'plain',
-           'plain_case', 'place_of', 'Listing', 'read_labels', 'files_below', 'first_bytes', 'drop_copies',
+           'BROKEN', 'LEAST_TISSUE', 'MOST_PIXELS', 'SLIDE_ERRORS', 'Section', 'PatchSettings', 'compile_pattern',
+           'plain', 'plain_case', 'place_of', 'Listing', 'read_labels', 'files_below', 'first_bytes', 'drop_copies',
            'sections_in_folder', 'read_resolution', 'sections_of_manifest', 'sort_by_name', 'rename_stains', 'resize',
            'read_patch', 'white_of', 'resolution_of', 'refuse_deep', 'open_slide', 'read_tile', 'Tiles', 'find_tiles',
            'draw_order', 'coords_in_names', 'normalises', 'name_of', 'read_place', 'places_of', 'Drawing',
@@ -46,7 +46,7 @@ from ..files import InputError, hash_file, hash_value, write_table
 
 # %% ../../nbs/data/slides.ipynb #6c43332b
 RGB = ("red", "green", "blue")
-VERSION = 2  # goes up when the same files give other patches
+VERSION = 3  # goes up when the same files give other patches
 
 
 @dataclass(frozen=True)
@@ -298,16 +298,20 @@ def read_patch(path: str | Path, size: int, white: int = 255) -> np.ndarray:  # 
         raise InputError(f"{path}: {error}") from None
 
 
+BROKEN = 8  # a picture with a value so many times the usual white has a broken pixel, or was saved otherwise
+
+
 def white_of(section: Section) -> int:
-    "What counts as white in a section's pictures of more than 8 bits: the largest number of as many bits as their brightest value has."
-    brightest = 0
+    "What counts as white in a section's pictures of more than 8 bits: the largest number of as many bits as their brightest value has, but for pictures with `BROKEN` times the usual white."
+    brightest = []
     for path in section.files:
         try:
             values = read_picture(path)
         except InputError:  # it is named when it is drawn
             continue
-        brightest = max(brightest, 0 if values.dtype == np.uint8 else int(values.max()))
-    return full_scale(brightest)
+        brightest += [] if values.dtype == np.uint8 else [int(values.max())]
+    usual = full_scale(sorted(brightest)[len(brightest) // 2])
+    return full_scale(max(value for value in brightest if value <= BROKEN * usual))
 
 # %% ../../nbs/data/slides.ipynb #9394ba73
 LEAST_TISSUE = 0.5  # of a tile
