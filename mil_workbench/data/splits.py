@@ -137,7 +137,7 @@ def make_folds(cohort: Cohort, n_folds: int, seed: int, protocol: Protocol = "tr
     most = int(patients.min())
     folds = find_folds(cohort, n_folds, seed, protocol) if n_folds <= most else None
     if folds is None:
-        others = sorted(range(2, min(most, 10) + 1), key=lambda n: abs(n - n_folds))
+        others = sorted(range(2, most + 1), key=lambda n: abs(n - n_folds))[:10]
         works = next((n for n in others if find_folds(cohort, n, seed, protocol)), None)
         remedy = f"n_folds {works} works" if works else "give your own folds, join its classes, or find more patients"
         raise InputError(f"n_folds {n_folds}: class {cohort.classes[patients.idxmin()]} of {cohort.name} has {most} patients, too few for every set of every fold to have one; {remedy}")
