@@ -170,7 +170,7 @@ def test_patients_shared_with_training_are_named(run, tmp_path, capsys):
     opened, cases = evaluate(run=str(run), cohort="more.csv")
     assert cases.shared == {known} and f"was trained or chosen: {known}." in capsys.readouterr().out
     card = assessment.model_card(opened, cases, assessment.evaluate(*claimed(opened, cases)))
-    assert "1 evaluated patients have names" in card and known not in card
+    assert "1 of the evaluated patients is called like one" in card and known not in card
     opened.folder.release()
 
 
@@ -194,7 +194,7 @@ def damage(run, path):
         (lambda run: None, {"cohort": "narrow.csv"}, "the model reads features 166 wide, the cohort's are 100 wide"),
         (lambda run: None, {"cohort": "named.csv"}, "named.csv: has the labels no, yes, but the model tells non-musk, musk apart"),
         (lambda run: None, {"fold": 1}, "are among those on whom first/fold0 was trained or chosen; leave cases, folds and fold out"),
-        (lambda run: None, {"cohort": "gone.csv"}, "gone.csv: no such manifest"),
+        (lambda run: None, {"cohort": "gone.csv"}, "gone.csv: there is no such file or folder"),
     ],
     ids=["no run", "not finished", "no weights", "damaged weights", "other classes", "other width", "other names", "leak", "no manifest"],
 )
