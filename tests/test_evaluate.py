@@ -194,7 +194,7 @@ def damage(run, path):
         (lambda run: None, {"cohort": "narrow.csv"}, "the model reads features 166 wide, the cohort's are 100 wide"),
         (lambda run: None, {"cohort": "named.csv"}, "named.csv: has the labels no, yes, but the model tells non-musk, musk apart"),
         (lambda run: None, {"fold": 1}, "are among those on whom first/fold0 was trained or chosen; leave cases, folds and fold out"),
-        (lambda run: None, {"cohort": "gone.csv"}, "gone.csv: there is no such file or folder"),
+        (lambda run: None, {"cohort": "gone.csv"}, "gone.csv: no such file"),
     ],
     ids=["no run", "not finished", "no weights", "damaged weights", "other classes", "other width", "other names", "leak", "no manifest"],
 )
