@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from test_prepare import run_script
 
-from mil_workbench.data.volumes import brats_cases, cohort_from_volumes, looks_like_scans, read_volume
+from mil_workbench.data.volumes import VolumeCase, brats_cases, cohort_from_volumes, looks_like_scans, read_case, read_volume, slices_of
 from mil_workbench.files import InputError
 
 SHAPE = (12, 14, 10)
@@ -50,6 +50,8 @@ BAD = {
     "voxels at infinity": patched((108, "f", np.inf)),
     "voxels nowhere": patched((108, "f", np.nan)),
     "voxels before the file": patched((108, "f", -400.0)),
+    "voxels in the header": patched((108, "f", 0.0)),
+    "voxels where an extension may lie": patched((108, "f", 348.0)),
     "negative dimension": patched(dimensions(-12, 14, 10)),
     "no dimension": patched((40, "h", 0)),
     "nine dimensions": patched((40, "h", 9)),
@@ -161,12 +163,14 @@ def test_permission_denied(tmp_path):
         read_volume(tmp_path / "mine.nii")
 
 
-@pytest.mark.parametrize("values, is_named", [("mask", True), ("empty in half", True), ("image", False)])
+@pytest.mark.parametrize("values, is_named", [("mask", True), ("empty in half", True), ("parcels", True), ("image", False), ("32 grey levels", False)])
 def test_a_column_of_masks_under_any_name(tmp_path, values, is_named):
     rows = []
     for number in range(4):
         (tmp_path / f"{number}_t1.nii").write_bytes(plain(ball(number)))
-        second = ball(9 + number) if values == "image" else (ball(number) > 560).astype(np.uint8) * (number % 2 or values == "mask")
+        cubes = np.indices(SHAPE) // 3  # 80 parcels of whole numbers
+        other = {"image": ball(9 + number), "32 grey levels": ball(9 + number) // 12, "parcels": (ball() > 0) * (1 + cubes[0] + 4 * cubes[1] + 20 * cubes[2])}.get(values)
+        second = other if other is not None else (ball(number) > 560).astype(np.uint8) * (number % 2 or values == "mask")
         (tmp_path / f"{number}_x.nii").write_bytes(plain(second.astype(np.int16)))
         rows.append(f"c{number},p{number // 2},{'ab'[number // 2]},{number}_t1.nii,{number}_x.nii")
     (tmp_path / "m.csv").write_text("case_id,patient_id,label,t1,adc\n" + "\n".join(rows))
@@ -226,6 +230,30 @@ def test_contradictions_of_the_table_are_refused(tmp_path, rows, message):
     (tmp_path / "labels.csv").write_text("case_id,patient_id,label\n" + rows)
     with pytest.raises(InputError, match=message):
         brats_cases(tmp_path)
+
+
+def test_two_tables_that_contradict_one_another_and_names_in_other_letters(tmp_path):
+    tree(tmp_path, {"c0": "{0}/{0}_{1}.nii", "c1": "{0}/{0}_{1}.nii"})
+    (tmp_path / "labels.csv").write_text("case_id,label\nc0,a\nc1,b\n")
+    (tmp_path / "mapping.csv").write_text("name,Grade\nc0,a\nc1,b\n")
+    assert len(brats_cases(tmp_path)[0]) == 2
+    (tmp_path / "mapping.csv").write_text("name,Grade\nc0,a\nc1,a\n")
+    with pytest.raises(InputError, match="mapping.csv: calls case c1 a, but labels.csv calls it b"):
+        brats_cases(tmp_path)
+    (tmp_path / "mapping.csv").unlink()
+    (tmp_path / "labels.csv").write_text("case_id,label\nC0,a\nC1,b\n")
+    with pytest.raises(InputError, match="labels.csv, line 2: case C0 is called c0 by its files"):
+        brats_cases(tmp_path)
+
+
+def test_no_label_and_impossible_values(tmp_path):
+    (tmp_path / "t1.nii").write_bytes(plain())
+    (tmp_path / "seg.nii").write_bytes(plain(np.full(SHAPE, np.nan, np.float32)))
+    with pytest.raises(InputError, match="seg.nii: holds no label"):
+        read_case(VolumeCase("c", "p", "a", {"t1": tmp_path / "t1.nii"}, tmp_path / "seg.nii"))
+    (tmp_path / "t1.nii").write_bytes(plain(ball() * 1e200))
+    with pytest.raises(InputError, match="t1 has voxels of about .*e.202, which no scan has"):
+        slices_of(read_case(VolumeCase("c", "p", "a", {"t1": tmp_path / "t1.nii"})))
 
 
 def test_a_grade_against_its_folder_and_a_case_without_one(tmp_path):
