@@ -378,7 +378,7 @@ class Tiles:
 
     corners: np.ndarray  # (N, 2) int64, x and y of the upper left corner, pixels of the full slide
     n: int  # tiles of the whole grid
-    n_even: int  # of them without texture, and not of glass either: what the scanner filled in
+    n_even: int  # of them without texture or without colour, and not of glass either: what the scanner filled in
 
 
 def find_tiles(slide: openslide.AbstractSlide, side: float) -> Tiles:
@@ -607,7 +607,7 @@ def describe_tiles(tiles: Mapping[str, np.ndarray], left_out: LeftOut) -> str:  
     n, n_tissue, n_even = map(int, np.sum(list(tiles.values()), axis=0))
     left_out += [("tiles", name, f"{even:,} of {count(total, 'tile')} without texture, neither tissue nor glass") for name, (total, _, even) in tiles.items() if even]
     left_out += [("tiles", name, f"{total - tissue - even:,} of {count(total, 'tile')} of glass") for name, (total, tissue, even) in tiles.items() if total > tissue + even]
-    return f"Of {count(n, 'tile')} of {count(len(tiles), 'slide')} {n_tissue:,} show tissue, {n - n_tissue - n_even:,} glass, and {n_even:,} have no texture (what the scanner filled in)."
+    return f"Of {count(n, 'tile')} of {count(len(tiles), 'slide')} {n_tissue:,} show tissue, {n - n_tissue - n_even:,} glass, and {n_even:,} have no texture or no colour (what the scanner filled in)."
 
 # %% ../../nbs/data/slides.ipynb #2293f6b5
 def bags_of_sections(sections: Sequence[Section], classes: Sequence[str], source, store: InstanceStore) -> tuple[Bag, ...]:

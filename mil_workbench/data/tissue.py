@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['LEAST_DEVIATION', 'LEAST_LOCAL_DEVIATION', 'LEAST_TEXTURE', 'CELLS', 'LEAST_SATURATION', 'LEAST_DENSITY',
            'EXACTLY_EVEN', 'DARK', 'FAR_FROM_WHITE', 'sum_cells', 'textured_share', 'shows_nothing', 'find_even',
-           'find_tissue', 'is_bright_on_dark']
+           'reached_from_edge', 'find_tissue', 'is_bright_on_dark']
 
 # %% ../../nbs/data/tissue.ipynb #88b2803a
 import numpy as np
-from scipy.ndimage import maximum_filter, median_filter, uniform_filter
+from scipy.ndimage import binary_propagation, maximum_filter, median_filter, uniform_filter
 
 # %% ../../nbs/data/tissue.ipynb #18ed4e8b
 LEAST_DEVIATION = 4.0  # grey values, of a patch that shows something
@@ -56,17 +56,26 @@ def find_even(picture: np.ndarray) -> np.ndarray:  # (H, W, 3) uint8 -> (H, W) b
     return maximum_filter(variance.max(2) < EXACTLY_EVEN**2, 5)
 
 
+def reached_from_edge(dull: np.ndarray) -> np.ndarray:  # (H, W) bool -> (H, W) bool
+    "Which of the `dull` pixels hang together with the picture's edge, where most of the edge is dull; none where it is not."
+    edge = np.ones_like(dull)
+    edge[1:-1, 1:-1] = False
+    return binary_propagation(edge & dull, mask=dull) if dull[edge].mean() > 0.5 else np.zeros_like(dull)
+
+
 def find_tissue(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (H, W, 3) uint8 -> (H, W) bool, twice
-    "Where a small picture of a slide shows tissue, and where something else that is not glass: even surroundings."
+    "Where a small picture of a slide shows tissue, and where something else that is not glass: even or colourless surroundings."
     even = find_even(picture)
     picture = median_filter(picture, size=(3, 3, 1)).astype(np.float32)
     brightest = picture.max(2)
-    saturation = (brightest - picture.min(2)) / np.maximum(brightest, 1)
+    colour = brightest - picture.min(2)
+    saturation = colour / np.maximum(brightest, 1)
     lit = brightest >= (np.median(brightest[~even]) if not even.all() else 0)
     glass = np.percentile(picture[lit], 98, axis=0)
     density = np.log((glass + 1) / (picture + 1)).max(2)
     found = (saturation > LEAST_SATURATION) | (density > LEAST_DENSITY)
-    return found & ~even, found & even
+    surroundings = even | reached_from_edge(found & (colour < 255 * LEAST_SATURATION))
+    return found & ~surroundings, found & surroundings
 
 # %% ../../nbs/data/tissue.ipynb #90f6d9b1
 DARK, FAR_FROM_WHITE = 64, 180  # grey values
