@@ -41,7 +41,7 @@ def critical_instances(bags: list[np.ndarray]) -> list[int]:
 # %% ../../nbs/training/dynamics.ipynb #f4150d03
 PANELS = {
     "loss": {"train_loss": "training, as minimised", "train_cross_entropy": "training", "validation_cross_entropy": "validation"},
-    "accuracy": {"train_accuracy": "training", "validation_accuracy": "validation", "validation_auroc": "validation AUROC"},
+    "accuracy, AUROC": {"train_accuracy": "training", "validation_accuracy": "validation", "validation_auroc": "validation AUROC"},
     "batch loss, range and mean": {},
     "batch loss variance": {"batch_loss_variance": None},
     "learning rate": {"learning_rate": None},
