@@ -137,7 +137,7 @@ def test_stop_signal_leaves_an_interrupted_run(project, number):
 def in_background(project: Path, command: str) -> tuple[subprocess.Popen, int]:
     "A shell script that starts `command` with an ampersand, as people do, and waits for it; the script, and the process of the command."
     (project / "script.sh").write_text(f"#!/bin/sh\n{command} >said 2>&1 &\necho $! >pid\nwait $!\necho $? >code\n")
-    script = subprocess.Popen(["sh", "script.sh"], cwd=project)
+    script = subprocess.Popen(["env", "--default-signal=HUP", "sh", "script.sh"], cwd=project)
     wait_until(lambda: (project / "pid").exists() and (project / "pid").read_text().endswith("\n"))
     return script, int((project / "pid").read_text())
 
