@@ -122,7 +122,7 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
 # %% ../nbs/experiment.ipynb #7fda6181
 DEFAULT_ENCODER = "efficientnet_lite0"  # frozen: its weights come with the installation
 SLICES_ONLY = ("slice_axis", "slice_size")
-PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_pattern", "stain_map", "stain_normalisation", "strict")
+PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_pattern", "stain_normalisation", "strict")
 
 
 def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, ...] | None = None) -> Cohort:
@@ -132,6 +132,7 @@ def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, .
         raise InputError(f"{p.cohort}: there is no such file or folder, nor a cohort of that name; there are {', '.join(NAMED_COHORTS)}")
     useless = [] if kind == "volumes" else [name for name in SLICES_ONLY if name in changed]
     useless += [] if kind == "slides" else [name for name in PATCHES_ONLY if name in changed]
+    useless += ["stain_map"] if p.stain_map and (kind not in ("slides", "features") or p.cohort in NAMED_COHORTS) else []
     useless += [name for name in ENCODER_ONLY if name in changed] if kind == "features" else []
     if useless:
         what = {"features": "features already", "volumes": "slices of volumes", "slides": "patches", "phantom patches": "patches of one size"}[kind]

@@ -133,7 +133,7 @@ def read_written_table(path: str | Path, texts: Sequence[str]):  # -> DataFrame
 
     bare = lambda cell: from_spreadsheet(cell) if isinstance(cell, str) else cell
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding="utf-8", float_precision="round_trip")
+        table = pd.read_csv(path, dtype=dict.fromkeys(texts, str), keep_default_na=False, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())})") from None
     lacking = [name for name in texts if name not in table.rename(columns=bare)]

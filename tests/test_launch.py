@@ -264,7 +264,7 @@ def test_folder_that_turns_read_only_is_said_to_be_that(project):
         assert f"interrupted: stopped by SIGTERM; the same call goes on; this could not be recorded: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where" in said
         state = run_state(disk / "s" / "one")
         assert state.state == "failed" and "memory" not in state.reason
-        assert state.reason.endswith("left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the folder cannot be written to now (Read-only file system)")
+        assert state.reason.endswith("left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up; the folder cannot be written to now (Read-only file system)")
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert run(project, "run", "page.ipynb", "--run-name", "one").returncode == 0, "the folder is free again"
     finally:

@@ -98,7 +98,7 @@ def parse_history(text: str) -> dict[str, Any]:
 def read_epochs(path: Path, columns: Sequence[str]) -> pd.DataFrame:  # one row per epoch
     "What a history.csv says; an `InputError` where it cannot be read, lacks one of `columns`, or its epochs are not all there."
     try:
-        history = pd.read_csv(path, float_precision="round_trip")
+        history = pd.read_csv(path)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); run it again") from None
     numbers = history.select_dtypes("number")

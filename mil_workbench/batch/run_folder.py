@@ -195,7 +195,7 @@ def read_metrics(folder: Path) -> dict[str, Any] | None:
         raise InputError(f"metrics.json cannot be read ({error.strerror})") from None
     except (ValueError, RecursionError):
         found = None
-    if not isinstance(found, dict):
+    if not isinstance(found, dict) or not found:
         raise InputError("metrics.json is not whole; the same call writes it again")
     return found
 

@@ -108,7 +108,7 @@ def judge(folder: Path, record: Mapping[str, Any] | None, place: str | None, que
     if record and record["state"] == "finished":
         return "failed", "it had finished, but its metrics.json is gone; the same call writes it again"
     if record:
-        return "failed", f"process {record.get('process')} on {record.get('host')} left no last word: killed, lost with its node, or kept from writing; what it printed last may say which{hindrance(folder)}"
+        return "failed", f"process {record.get('process')} on {record.get('host')} left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up{hindrance(folder)}"
     if place and queue is not None:
         return "failed", f"job {place} ended before the run began; its log in submitted/ may say why"
     return ("failed", "has no metrics.json; its notebook may say why") if (folder / "params.yaml").exists() else ("waiting", "")

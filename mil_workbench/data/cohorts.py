@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COLUMNS', 'EACH_CASE', 'MOST_OF_ONE_PATIENT', 'PART', 'Cohort', 'alike_cases', 'describe_patients', 'read_manifest',
-           'natural', 'sort_sections', 'fill_store', 'report_files', 'cohort_from_manifest']
+           'natural', 'sort_sections', 'call_stains', 'fill_store', 'report_files', 'cohort_from_manifest']
 
 # %% ../../nbs/data/cohorts.ipynb #00f8d4aa
 import os
@@ -21,6 +21,7 @@ from .bags import Bag, Rows, stain_levels
 from .classes import order_classes
 from .feature_files import BESIDE
 from .features import VERSION, join_files, read_features
+from .stain_names import LEFT_OUT, read_stain_map, require_known, settle_stains
 from .stores import InstanceStore, source_key
 from .tables import MISSING, read_table
 from ..files import InputError, hash_value
@@ -152,11 +153,29 @@ def sort_sections(rows: pd.DataFrame) -> pd.DataFrame:
     "The `rows` of a case with its columns `stain` and `section` filled in, in their order."
     stems = pd.Series([Path(file).stem for file in rows.file], rows.index)
     rows = rows.assign(
-        stain=rows.stain.mask(rows.stain.isin(MISSING), "tissue").str.lower() if "stain" in rows else "tissue",
+        stain=rows.stain if "stain" in rows else "tissue",
         section=rows.section.mask(rows.section.isin(MISSING), stems) if "section" in rows else stems,
     )
     order = sorted(range(len(rows)), key=lambda i: (natural(rows.stain.iloc[i]), natural(rows.section.iloc[i])))
     return rows.iloc[order]
+
+
+def call_stains(manifest: pd.DataFrame, stain_map: str | None, path: Path, is_judged: bool) -> pd.DataFrame:
+    "The rows of the `manifest` at `path`, their stains in lower case and called by `stain_map`, without those it leaves out; odd names are refused unless the cases are only judged."
+    meanings = read_stain_map(stain_map)
+    if "stain" not in manifest:
+        if meanings:
+            raise InputError(f"stain_map {stain_map!r} has no effect on {path}, which has no column stain: leave it out")
+        return manifest
+    stains = manifest.stain.mask(manifest.stain.isin(MISSING), "tissue").str.lower()
+    if not is_judged:
+        require_known(meanings, set(stains), path)
+    called = manifest.assign(stain=stains.map(lambda stain: meanings.get(stain, stain)))
+    called = called[called.stain != LEFT_OUT]
+    if called.empty:
+        raise InputError(f"{path}: stain_map {stain_map!r} leaves out all that it has")
+    settle_stains(((row.stain, row.case_id, 1) for row in called.itertuples()), meanings, path, is_judged)
+    return called
 
 # %% ../../nbs/data/cohorts.ipynb #a402a523
 def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[str, str]:  # file -> why it is left out
@@ -206,16 +225,18 @@ def cohort_from_manifest(
     store_folder: str | Path,  # where checked instances are kept
     positive_class: str | None = None,  # None: what the names of the classes say
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
+    stain_map: str | None = None,  # what the stains in its column stain are called, such as "he=h&e; control=-"
 ) -> Cohort:
     "Return the cohort that a manifest describes; its instances are read from the store when they are needed."
     path = Path(path)
     manifest, absent = read_manifest(path)
     is_nested = "stain" in manifest or "section" in manifest
-    classes = order_classes(set(manifest.label), positive_class, path, classes)
+    called = call_stains(manifest, stain_map, path, is_judged=classes is not None)
+    classes = order_classes(set(called.label), positive_class, path, classes)
     store = InstanceStore(store_folder)
     left_out = absent | fill_store(manifest[~manifest.file.isin(absent)], store, path.name)
     bags = []
-    for case_id, rows in manifest[~manifest.file.isin(left_out)].groupby("case_id", sort=False):
+    for case_id, rows in called[~called.file.isin(left_out)].groupby("case_id", sort=False):
         if is_nested:
             rows = sort_sections(rows)
         files = list(rows.file)

@@ -117,7 +117,7 @@ def load_cohort(
     patch_pattern: str | None = None,  # of a folder of patches; None: PATCH_PATTERN
     strict: bool = False,  # whether a patch that cannot be used ends it all
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge a manifest's or a folder's cases; None: their own labels
-    stain_map: str | None = None,  # of slides: what their stains are called
+    stain_map: str | None = None,  # of slides, and of features with a column stain: what their stains are called
 ) -> Cohort:
     "The cohort called `name`, or the one that the files at that path describe."
     kind, stores, pattern = kind_of(name), resolve("stores"), patch_pattern or PATCH_PATTERN
@@ -139,7 +139,7 @@ def load_cohort(
     if kind == "slides":
         shown = hash_value([asdict(patches), pattern, *([stain_map] if stain_map else [])])[:8]
         return cohort_from_slides(path, store_folder or stores / f"{own}-{patches.size}-{shown}", patches, pattern, positive_class, strict, classes=classes, stain_map=stain_map)
-    return cohort_from_manifest(path, store_folder or stores / own, positive_class, classes)
+    return cohort_from_manifest(path, store_folder or stores / own, positive_class, classes, stain_map)
 
 # %% ../../nbs/data/named_cohorts.ipynb #6f8d43ab
 def scan_of(name: str, case: str) -> Volume:

@@ -37,7 +37,7 @@ from .classes import order_classes
 from .cohorts import COLUMNS, EACH_CASE, Cohort, natural
 from .pictures import flatten, full_scale, naming, read_picture, scale_to
 from .prepare import prepare
-from .stain_names import LEFT_OUT, count, describe_stains, read_stain_map, require_explained, require_known
+from .stain_names import LEFT_OUT, count, read_stain_map, require_known, settle_stains
 from .stain_normalisation import find_stains, normalise_stains
 from .stores import InstanceStore, source_key
 from .tables import MISSING, read_table
@@ -666,14 +666,7 @@ def find_sections(path: Path, pattern: str, stain_map: str | None, is_judged: bo
     sections = rename_stains(listing.sections, meanings, listing.left_out)
     if not sections:
         raise InputError(f"{path}: stain_map {stain_map!r} leaves out all that it has")
-    members: dict[str, dict[str, int]] = {}
-    unit = "file"
-    for section in sections:
-        of_stain = members.setdefault(section.stain, {})
-        of_stain[section.case_id] = of_stain.get(section.case_id, 0) + len(section.files)
-    print(describe_stains(members, unit))
-    if not is_judged:
-        require_explained(members, meanings.values(), unit, path)
+    settle_stains(((section.stain, section.case_id, len(section.files)) for section in sections), meanings, path, is_judged)
     return replace(listing, sections=sections)
 
 

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['LEFT_OUT', 'UNKNOWN', 'RARE', 'ENOUGH', 'ALIKE', 'read_stain_map', 'require_known', 'bare', 'resembles', 'odd_stains',
-           'count', 'describe_stains', 'require_explained']
+           'count', 'describe_stains', 'require_explained', 'settle_stains']
 
 # %% ../../nbs/data/stain_names.ipynb #d7034cc7
 import re
+from collections import Counter
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Collection, Mapping
+from typing import Collection, Iterable, Mapping
 
 from ..files import InputError
 
@@ -101,3 +102,13 @@ def require_explained(members: Mapping[str, Mapping[str, int]], accepted: Collec
         said = [f"{name} in {count(len(members[name]), 'case')} ({count(sum(members[name].values()), unit)}), {likely[meaning]}" for name, meaning in odd.items()]
         remedy = "; ".join(f"{name}={meaning}" for name, meaning in odd.items())
         raise InputError(f"{source}: has stains whose names look like slips: {'; '.join(said)}. Say what they are: stain_map \"{remedy}\" (name=stain renames, name=- leaves out, name=name keeps it as it is)")
+
+
+def settle_stains(files: Iterable[tuple[str, str, int]], meanings: Mapping[str, str], source: str | Path, is_judged: bool) -> None:  # stain, case, how many
+    "Print which stains the `files` have, called by `meanings`; refuse those with odd names unless the cases are only judged."
+    members: dict[str, Counter[str]] = {}
+    for stain, case, n in files:
+        members.setdefault(stain, Counter())[case] += n
+    print(describe_stains(members, "file"))
+    if not is_judged:
+        require_explained(members, meanings.values(), "file", source)

@@ -121,7 +121,7 @@ def searched_texts(table: pd.DataFrame) -> list[str]:
 def read_history(run: Path) -> pd.DataFrame:
     "What a run recorded of each epoch; an `InputError` where there is nothing to draw."
     try:
-        history = pd.read_csv(run / "history.csv", float_precision="round_trip")
+        history = pd.read_csv(run / "history.csv")
     except FileNotFoundError:
         raise InputError(f"{run.parent.name}/{run.name} has no history.csv: no epoch of it has ended, or it trains nothing") from None
     except (OSError, ValueError) as error:
