@@ -41,6 +41,7 @@ from .evaluation.metrics import FEWEST_PATIENTS, Metric, classification_metrics,
 from .experiment import Run, encode, instance_weights, load_with
 from .files import InputError, hash_file, read_json, resolve, write_json, write_table, write_text
 from .finished import OpenRun, open_run
+from .models.dual_stream import selectors_of
 from .training.fit import choose_device
 from .training.prediction import Predictions, predict, write_attention
 
@@ -97,8 +98,9 @@ def describe_model(assessment: Assessment) -> dict[str, Any]:
     facts |= {"encoder": f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"} if encoder else {}
     facts |= {"parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}"}
     facts |= {"trained on": f"{Path(p.cohort).name}, fold {p.fold}, seed {p.seed}", "epoch that was kept": run.kept + 1}
-    if hasattr(model, "selector"):
-        facts["temperature of the selection"] = f"{float(model.selector.temperature):.3g}"
+    facts |= {"models in the ensemble": described["members"]} if "members" in described else {}
+    for selector in selectors_of(model)[:1]:
+        facts["temperature of the selection"] = f"{float(selector.temperature):.3g}"
     return facts | {"hash of the weights": hash_file(run.folder / "checkpoints" / "best.safetensors")[:16]}
 
 # %% ../nbs/assessment.ipynb #80dcae9d

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'require_inputs', 'start_with',
-           'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'read_in_parts',
-           'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'beside_constant',
-           'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch', 'plot_training',
-           'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical',
-           'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract',
-           'export_names', 'export_features', 'summarise_extraction', 'finish_extraction']
+           'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'outside_options',
+           'standardise', 'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'evaluate',
+           'beside_constant', 'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch',
+           'plot_training', 'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows',
+           'plot_critical', 'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'start_extraction',
+           'load_images', 'extract', 'export_names', 'export_features', 'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
@@ -35,7 +35,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from .batch.parameters import notebook_parameters, shipped_parameters
-from .batch.rules import ENCODER_ONLY, LONGEST_NAME, PRESETS, apply_preset, check, folder_of, plan_run, shorten_warmup
+from .batch.rules import ENCODER_ONLY, LAYER_OPTIONS, LONGEST_NAME, PRESETS, apply_preset, check, folder_of, plan_run, shorten_warmup
 from .batch.run_folder import RunFolder, begin_anew, describe_environment, explain_scores, own_lease, read_lease, remove_halves, remove_record, require_lease, require_same_parameters, write_parameters
 from .data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
 from .data.cohorts import Cohort, describe_patients
@@ -53,6 +53,8 @@ from .files import InputError, read_json, resolve, write_json, write_table
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
 from .models.encoders import Encoder, architecture_of
+from .models.layers import Standardise
+from .models.outside import is_outside, outside_parameters, parse_options, require_conforming
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
 from .training.fit import FitSettings, batch_to_audit, choose_device, fit_in_processes, make_optimizer, someone_watches
@@ -102,6 +104,9 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
     check(values, defaults)
     if values["encoder"] is not None:
         architecture_of(values["encoder"])
+    if is_outside(values["model"]):
+        outside_parameters(values["model"])
+        parse_options(values["model_options"])
     choose_device(values["device"])
     folder = folder_of(values)
     folder.claim()
@@ -225,17 +230,23 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     "The run's model; features are standardised by the training instances. model.json is written."
     p = run.parameters
     torch.manual_seed(p.seed)
-    options = {name: value for name, value in vars(p).items() if name in model_options(p.model)}
+    if is_outside(p.model):
+        options = outside_options(p, run.changed)
+    else:
+        options = {name: value for name, value in vars(p).items() if name in model_options(p.model)}
     if p.model == "hierarchical_attention":
         options["levels"] = [level.name for level in cohort.bags[0].levels]
-    if cohort.has_images and p.model != "volume3d":
+    if cohort.has_images and p.model != "volume3d" and not is_outside(p.model):
         name = p.encoder or "resnet18"
         options["encoder"] = {
             "name": name, "in_channels": cohort.in_features, "weights": p.encoder_weights, "train": True, "augment": p.augment, "chunk": p.encoder_chunk,
         }
-    model = build_model(p.model, cohort.in_features, len(cohort.classes), **options)
+    model = build_model(p.model, cohort.in_features, len(cohort.classes), members=p.members, **options)
     if not cohort.has_images:
-        model.embedding.standardise.fit(read_in_parts(sets["train"]))
+        standardise(model, sets["train"])
+    if is_outside(p.model):
+        require_conforming(model.to(choose_device(p.device)), sets["train"][:2], len(cohort.classes), p.model)
+        model.cpu()
     path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "channels": list(cohort.channels), "frozen_encoder": run.frozen_encoder}
     begun = read_json(path) if p.resume and path.exists() else facts
     if not isinstance(begun, dict) or "frozen_encoder" not in begun:
@@ -244,6 +255,26 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
         raise InputError(f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew")
     write_json(path, facts)
     return model
+
+
+def outside_options(p: SimpleNamespace, changed: frozenset[str]) -> dict[str, Any]:
+    "Return the options of a model from outside: those in `model_options`, and the parameters that were set and have a name that it takes."
+    if p.train_encoder:
+        raise InputError(f"model {p.model} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
+    takes = outside_parameters(p.model)
+    for name in changed & {"dropout", *LAYER_OPTIONS}:
+        if name not in takes:
+            raise InputError(f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes)}, given in model_options")
+    return {name: getattr(p, name) for name in changed & {"dropout", *LAYER_OPTIONS}} | parse_options(p.model_options)
+
+
+def standardise(model: nn.Module, train: list[Bag]) -> None:
+    "Give every scaler in `model` mean and deviation of the training instances."
+    scalers = [part for part in model.modules() if isinstance(part, Standardise)]
+    for scaler in scalers[:1]:
+        scaler.fit(read_in_parts(train))
+    for scaler in scalers[1:]:
+        scaler.load_state_dict(scalers[0].state_dict())
 
 
 def read_in_parts(bags: list[Bag], rows: int = 65536) -> Iterator[torch.Tensor]:  # (at most `rows`, D)

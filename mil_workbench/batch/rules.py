@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['SEED', 'PRESETS', 'LEAST', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY', 'SELECTOR_ONLY', 'WITH_ATTENTION',
-           'LAYER_OPTIONS', 'apply_preset', 'shorten_warmup', 'require_least', 'require_folder_names', 'is_plain',
-           'unused_by_model', 'check', 'default_run_name', 'folder_of', 'plan_run']
+           'LAYER_OPTIONS', 'MODEL_NAMES', 'apply_preset', 'shorten_warmup', 'require_least', 'require_folder_names',
+           'is_plain', 'require_model', 'unused_by_model', 'check', 'default_run_name', 'folder_of', 'plan_run']
 
 # %% ../../nbs/batch/rules.ipynb #f3cce213
+import difflib
+import re
 import unicodedata
 from pathlib import Path
 from typing import Any, Mapping
@@ -51,7 +53,7 @@ LEAST = {  # name: (least value, whether it may be reached)
     "top_k": (1, True), "temperature_start": (0, False), "temperature_end": (0, False), "label_smoothing": (0, True), "focal_alpha": (0, False),
     "focal_gamma": (0, True), "entropy_weight": (0, True), "confidence_weight": (0, True), "max_instance_weight": (0, True),
     "two_phase_epoch": (1, True), "lr": (0, False), "classifier_lr": (0, False), "weight_decay": (0, True), "dropout": (0, True),
-    "attention_layers": (1, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "patience": (1, True),
+    "attention_layers": (1, True), "members": (1, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "patience": (1, True),
     "n_processes": (1, True), "seed": (0, True), "folds_seed": (0, True), "slice_size": (32, True), "encoder_chunk": (1, True), "encoder_lr": (0, False),
     "accumulate": (1, True), "patch_size": (16, True), "um_per_pixel": (0, False), "patches_per_section": (1, True),
     "attention_dropout": (0, True), "classifier_dropout": (0, True), "shard": (0, True), "n_shards": (1, True), "worker": (0, True), "trials": (1, True), "folds_per_trial": (1, True),
@@ -92,7 +94,7 @@ SELECTOR_ONLY = (
     "critical_selection_mode", "selector_scores", "top_k", "temperature_start", "temperature_end", "temperature_schedule",
     "two_phase_epoch", "confidence_weight", "confidence_form", "max_instance_weight",
 )
-WITH_ATTENTION = ("abmil", "gated_abmil", "dual_stream", "hierarchical_attention")
+WITH_ATTENTION = ("abmil", "gated_abmil", "clam_sb", "transformer", "dual_stream", "hierarchical_attention")
 LAYER_OPTIONS = {  # which of these a model takes
     "classifier_layers": ("mean", "max", "abmil", "gated_abmil", "dual_stream", "hierarchical_attention"),
     "attention_layers": ("abmil", "gated_abmil", "hierarchical_attention"),
@@ -101,17 +103,30 @@ LAYER_OPTIONS = {  # which of these a model takes
 }
 
 
+MODEL_NAMES = ("mean", "max", "max_instance", "concept_presence", "abmil", "gated_abmil", "clam_sb", "transformer", "deep_supervision", "dual_stream", "hierarchical_attention", "volume3d")
+
+
+def require_model(name: str) -> None:
+    "Raise an `InputError` for what is neither a model of the workbench nor written like one from outside."
+    if name not in MODEL_NAMES and not re.fullmatch(r"(padded:)?\w+(\.\w+)*:\w+", name):
+        near = difflib.get_close_matches(name, MODEL_NAMES, n=1)
+        raise InputError(f"model must be one of {', '.join(MODEL_NAMES)}, a class of your own as package.module:Class, or one of torchmil's such as torchmil:TransMIL, not {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+
+
 def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]:
     "Of the parameters that were set, those that the model has no use for."
     model = values["model"]
     unused = [name for name in SELECTOR_ONLY if name in set_names and model != "dual_stream"]
-    unused += [name for name, models in LAYER_OPTIONS.items() if name in set_names and model not in models]
-    unused += ["entropy_weight"] if values["entropy_weight"] and model not in WITH_ATTENTION else []
+    unused += [name for name, models in LAYER_OPTIONS.items() if name in set_names and model not in models and ":" not in model]
+    unused += ["entropy_weight"] if values["entropy_weight"] and model not in WITH_ATTENTION and ":" not in model else []
+    unused += ["model_options"] if values["model_options"] is not None and ":" not in model else []
+    unused += ["members"] if values["members"] > 1 and model == "volume3d" else []
     return unused + [name for name in ENCODER_ONLY if name in set_names and model == "volume3d"]
 
 
 def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     "Raise an `InputError` for parameters of a training run that make no sense together; `defaults` tell which were set."
+    require_model(values["model"])
     require_least(values)
     require_folder_names(values)
     for name in ("label_smoothing", "dropout", "attention_dropout", "classifier_dropout"):
@@ -133,6 +148,8 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     for name in TRAINED_ENCODER_ONLY:
         if name in set_names and not values["train_encoder"]:
             raise InputError(f"{name} has no effect while the encoder is frozen: add train_encoder True, or leave it out")
+    if values["members"] > 1 and values["train_encoder"]:
+        raise InputError(f"members {values['members']}: an encoder that trains cannot have several models behind it; leave train_encoder out, or members")
     if values["loss"] != "focal" and set_names & {"focal_alpha", "focal_gamma"}:
         raise InputError("focal_alpha and focal_gamma have no effect without loss focal")
 
@@ -142,7 +159,7 @@ def default_run_name(values: Mapping[str, Any]) -> str:
     effective = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
     files = [Path(values[name]).name.removesuffix(".csv") for name in ("run", "cohort") if values.get(name) is not None]
     words = ["".join(sign if is_plain(sign) else "_" for sign in file).strip(" .-")[:40] for file in files]  # 40 of the longest signs are 160 bytes
-    words += [values["model"]] if "model" in values else []
+    words += [values["model"].replace(":", "-")[:40]] if "model" in values else []
     words += [f"{name}{values[name]}" for name in ("fold", "seed", "shard", "worker") if values.get(name) is not None]
     return "-".join(filter(None, [*words, hash_value(effective)[:8]]))
 

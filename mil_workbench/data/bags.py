@@ -114,6 +114,7 @@ class BagBatch:
     levels: tuple[Level, ...]
     labels: Tensor  # (B,) int64
     ids: tuple[str, ...]
+    coords: Tensor | None = None  # (N, D) on the CPU, where all its bags have them
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -154,6 +155,7 @@ def pack(bags: Sequence[Bag]) -> BagBatch:
         levels=levels,
         labels=torch.tensor([bag.label for bag in bags]),
         ids=tuple(bag.id for bag in bags),
+        coords=torch.cat([bag.coords for bag in bags]) if all(bag.coords is not None for bag in bags) else None,
     )
 
 # %% ../../nbs/data/bags.ipynb #1279a58b

@@ -8,7 +8,7 @@ __all__ = ['MODELS', 'model_options', 'build_model']
 # %% ../../nbs/models/build.ipynb #e7286d83
 import inspect
 from functools import partial
-from typing import Any
+from typing import Any, Callable
 
 from torch import nn
 
@@ -16,9 +16,12 @@ from ..files import InputError
 from .baselines import Volume3D
 from .dual_stream import DualStreamMIL
 from .encoders import Encoder
+from .ensemble import EnsembleMIL
 from .hierarchical import HierarchicalAttentionMIL
 from .pooling import AttentionMIL, PoolingMIL
+from .outside import build_outside, is_outside
 from .presence import ConceptPresenceMIL, MaxInstanceMIL
+from .published import ClamSB, DeepSupervisionMIL, TransformerMIL
 
 # %% ../../nbs/models/build.ipynb #86ae0f5c
 MODELS = {
@@ -28,6 +31,9 @@ MODELS = {
     "concept_presence": ConceptPresenceMIL,
     "abmil": partial(AttentionMIL, gated=False),
     "gated_abmil": partial(AttentionMIL, gated=True),
+    "clam_sb": ClamSB,
+    "transformer": TransformerMIL,
+    "deep_supervision": DeepSupervisionMIL,
     "dual_stream": DualStreamMIL,
     "hierarchical_attention": HierarchicalAttentionMIL,
     "volume3d": Volume3D,  # takes slices, not features
@@ -37,7 +43,7 @@ MODELS = {
 def model_options(name: str) -> set[str]:
     "The options that the model `name` takes."
     if name not in MODELS:
-        raise InputError(f"model {name!r} is not known; give one of {', '.join(MODELS)}")
+        raise InputError(f"model {name!r} is not known; give one of {', '.join(MODELS)}, or a class of your own as package.module:Class")
     fixed = {"in_features", "n_classes", "gated", "pooling"}
     return set(inspect.signature(MODELS[name]).parameters) - fixed
 
@@ -48,9 +54,17 @@ def build_model(
     n_classes: int,
     encoder: dict[str, Any] | None = None,  # of images: what `Encoder` takes, and `chunk`, the images encoded at a time
     pretrained: bool = True,  # False leaves out reading the encoder's weights, where a checkpoint's will follow
+    members: int = 1,  # models of an ensemble
     **options: Any,
 ) -> nn.Module:
-    "The model `name`, with an `encoder` before it if one is described; its `description` builds it again."
+    "The model `name`, with an `encoder` before it if one is described, or an ensemble of such models; its `description` builds it again."
+    several = {"members": members} if members > 1 else {}
+    if is_outside(name):
+        if encoder is not None:
+            raise InputError(f"model {name} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
+        model = _once_or_often(lambda: build_outside(name, in_features, n_classes, options), members)
+        model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **several, **options}
+        return model
     unknown = sorted(set(options) - model_options(name))
     if unknown:
         raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(sorted(model_options(name)))}")
@@ -61,8 +75,14 @@ def build_model(
         chunk = encoder.get("chunk", 64)
         network = Encoder(**{key: value for key, value in encoder.items() if key != "chunk"}, pretrained=pretrained)
         in_features, described = network.out_features, {"encoder": network.description | {"chunk": chunk}}
-    model = MODELS[name](in_features=in_features, n_classes=n_classes, **options)
+    if encoder is not None and members > 1:
+        raise InputError("members: an encoder that trains cannot have several models behind it; leave train_encoder out, so that it is frozen, or members")
+    model = _once_or_often(lambda: MODELS[name](in_features=in_features, n_classes=n_classes, **options), members)
     if encoder is not None:
         model.embedding.encoder, model.embedding.chunk = network, chunk
-    model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **options}
+    model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **several, **options}
     return model
+
+
+def _once_or_often(build: Callable[[], nn.Module], members: int) -> nn.Module:
+    return EnsembleMIL(build, members) if members > 1 else build()

@@ -30,6 +30,8 @@ class MILOutput:
     scores: Tensor | None = None  # (N, K) what the selector ranks instances by; K = 1 for two classes
     selection: Tensor | None = None  # (N, K) selection weights, summing to 1 in each bag
     instance_logits: Tensor | None = None  # (N, K) the scores before any squashing
+    losses: dict[str, Tensor] = field(default_factory=dict)  # in training, what the model adds to the loss by itself, weighted
+    members: tuple["MILOutput", ...] = ()  # in training, the outputs that each have a loss of their own
 
 # %% ../../nbs/models/layers.ipynb #0ad38e74
 class Standardise(nn.Module):

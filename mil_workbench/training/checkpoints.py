@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..files import InputError, whole_file
 from ..models.build import build_model
+from ..models.dual_stream import selectors_of
 
 # %% ../../nbs/training/checkpoints.ipynb #364fccc6
 def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -70,7 +71,9 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:  # the f
 
 def _restore_selection(model: nn.Module, stored: dict[str, Any]) -> None:
     if "critical_selection_mode" in stored:  # hard in the second phase of a run
-        model.selector.mode = model.description["critical_selection_mode"] = stored["critical_selection_mode"]
+        model.description["critical_selection_mode"] = stored["critical_selection_mode"]
+        for selector in selectors_of(model):
+            selector.mode = stored["critical_selection_mode"]
 
 
 def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Module) -> None:

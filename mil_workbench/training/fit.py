@@ -35,6 +35,7 @@ from tqdm.auto import tqdm
 from ..data.bags import Bag, BagBatch, BagBatchSampler, BagDataset, SamplingStrategy, pack
 from ..evaluation.metrics import METRICS, weighted_metrics
 from ..files import InputError, write_text
+from ..models.dual_stream import selectors_of
 from .checkpoints import load_state, load_weights, save_checkpoint, save_state
 from .dynamics import batch_loss_spread, critical_instances, share_changed, sharpness
 from .gradient_flow import audit_gradient_flow, require_gradient_flow
@@ -116,13 +117,17 @@ def begin_epoch(epoch: int, model: nn.Module, optimizer, settings: FitSettings, 
     for group in optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
     started = {"epoch": epoch, "learning_rate": settings.lr * factor}
-    if hasattr(model, "selector"):
+    selectors = selectors_of(model)
+    if selectors:
         temperature = temperature_at(
             epoch, settings.epochs, settings.temperature_start, settings.temperature_end, settings.temperature_schedule
         )
-        model.selector.temperature.fill_(temperature)
-        if settings.two_phase_epoch is not None and epoch >= settings.two_phase_epoch:
-            model.selector.mode = model.description["critical_selection_mode"] = "hard"
+        is_hard = settings.two_phase_epoch is not None and epoch >= settings.two_phase_epoch
+        for selector in selectors:
+            selector.temperature.fill_(temperature)
+            selector.mode = "hard" if is_hard else selector.mode
+        if is_hard:
+            model.description["critical_selection_mode"] = "hard"
         started["temperature"] = temperature
     return started
 
@@ -204,7 +209,7 @@ def validate(model: nn.Module, bags: Sequence[Bag], critical_before: list[int] |
 # %% ../../nbs/training/fit.ipynb #ade7f90c
 def counts_from(model: nn.Module, settings: FitSettings) -> int:
     "The first epoch that may be the best one."
-    return selects_from(settings) if hasattr(model, "selector") else 0
+    return selects_from(settings) if selectors_of(model) else 0
 
 
 def selects_from(settings: FitSettings) -> int:

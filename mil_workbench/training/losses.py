@@ -79,10 +79,13 @@ class MILLoss:
     max_instance_weight: float = 0.0
 
     def __call__(self, output: MILOutput, batch: BagBatch) -> dict[str, Tensor]:
+        if output.members:
+            each = [self(member, batch) for member in output.members]
+            return {name: torch.stack([terms[name] for terms in each]).mean() for name in each[0]}
         class_weights = None if self.class_weights is None else self.class_weights.to(output.logits)
         alpha, gamma = (self.focal_alpha, self.focal_gamma) if self.loss == "focal" else (1.0, 0.0)
         bag_loss = focal_loss(output.logits, batch.labels, alpha, gamma, class_weights, self.label_smoothing)
-        terms, total = {self.loss: bag_loss}, bag_loss
+        terms, total = {self.loss: bag_loss, **output.losses}, bag_loss + sum(output.losses.values())
         for name, weight, needed, term in (
             ("attention_entropy", self.entropy_weight, output.instance_attention, lambda: attention_entropy(output, batch)),
             ("selection_confidence", self.confidence_weight, output.selection, lambda: selection_confidence(output, batch, self.confidence_form)),
