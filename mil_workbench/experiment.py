@@ -6,17 +6,18 @@
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'require_inputs', 'start_with',
            'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'outside_options',
            'standardise', 'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'evaluate',
-           'beside_constant', 'score_without_stains', 'defined', 'instance_weights', 'score_instances', 'kept_epoch',
-           'plot_training', 'plot_results', 'surest_cases', 'has_stain_weights', 'plot_attention', 'read_rows',
-           'plot_critical', 'plot_tissue', 'finish', 'run_once', 'run_quietly', 'run_many', 'start_extraction',
-           'load_images', 'extract', 'export_names', 'export_features', 'summarise_extraction', 'finish_extraction']
+           'beside_constant', 'cross_entropy_of', 'score_yardsticks', 'score_without_stains', 'defined',
+           'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases',
+           'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once',
+           'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract', 'export_names', 'export_features',
+           'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
 import contextlib
 import inspect
 import io
 from concurrent.futures import as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +50,7 @@ from .data.volumes import SliceSettings
 from .evaluation.figures import NAME, plain_text, plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
 from .evaluation.localisation import finding_by_position, instance_auroc, position_weights
 from .evaluation.metrics import METRICS, Metric, choose_threshold, classification_metrics, confusion, weighted_metrics
+from .evaluation.yardsticks import yardstick_probabilities
 from .files import InputError, read_json, resolve, write_json, write_table
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
@@ -245,7 +247,7 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     if not cohort.has_images:
         standardise(model, sets["train"])
     if is_outside(p.model):
-        require_conforming(model.to(choose_device(p.device)), sets["train"][:2], len(cohort.classes), p.model)
+        require_conforming(model.to(choose_device(p.device)), sets["train"][:3], len(cohort.classes), p.model)
         model.cpu()
     path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "channels": list(cohort.channels), "frozen_encoder": run.frozen_encoder}
     begun = read_json(path) if p.resume and path.exists() else facts
@@ -329,10 +331,13 @@ class Results:
             columns[self.title(name)] = {
                 metric: str(Metric(value, *scores["intervals"][metric])) for metric, value in scores.items() if metric in scores["intervals"]
             }
+        last = list(self.predictions)[-1]
+        for yardstick, by_set in self.metrics["yardsticks"].items():
+            columns[f"{yardstick}, {self.title(last)}"] = {metric: "" if by_set[last][metric] is None else f"{by_set[last][metric]:.3f}" for metric in METRICS}
         if self.metrics["instance"]:
             scores = self.metrics["instance"]
             said = f"{scores['auroc']:.3f}" + (f"; position alone {scores['position_auroc']:.3f}" if "position_auroc" in scores else "")
-            columns[f"instances, {self.title(list(self.predictions)[-1])}"] = {"auroc": said}
+            columns[f"instances, {self.title(last)}"] = {"auroc": said}
         return pd.DataFrame(columns).fillna("")
 
     def stains(self) -> pd.DataFrame | None:
@@ -358,8 +363,10 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
         scores = classification_metrics(said.labels, said.probabilities, said.patients, threshold)
         metrics[name] = {metric: score.value for metric, score in scores.items()}
         metrics[name]["intervals"] = {metric: [score.low, score.high] for metric, score in scores.items()}
+        metrics[name]["cross_entropy"] = cross_entropy_of(said.labels, said.probabilities)
         metrics[name] |= {"threshold": threshold, "confusion": confusion(said.labels, said.probabilities, threshold)}
     metrics["constant"] = beside_constant([bag.label for bag in sets["train"]], predictions["validation"])
+    metrics["yardsticks"] = score_yardsticks(run, cohort, sets, predictions)
     for sentence in explain_scores(metrics):
         print(sentence)
     last = list(predictions)[-1]
@@ -375,9 +382,32 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
 def beside_constant(train_labels: list[int], said: Predictions) -> dict[str, float | bool]:
     "Cross-entropy on validation of the frequencies of the training classes, and of the kept epoch; whether the latter is lower."
     shares = np.bincount(train_labels, minlength=said.logits.shape[1]) / len(train_labels)
-    true_share = np.maximum(shares[said.labels], 1 / (2 * len(train_labels)))  # of a class that no training case has, half a case
-    constant, kept = (float(-np.log(probability).mean()) for probability in (true_share, np.maximum(said.probabilities[np.arange(len(said.labels)), said.labels], 1e-300)))
+    shares = np.maximum(shares, 1 / (2 * len(train_labels)))  # of a class that no training case has, half a case
+    constant, kept = cross_entropy_of(said.labels, np.tile(shares, (len(said.labels), 1))), cross_entropy_of(said.labels, said.probabilities)
     return {"validation_cross_entropy": constant, "kept_cross_entropy": kept, "better": kept < constant}
+
+
+def cross_entropy_of(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,), (n, C)
+    "Return the mean cross-entropy of the cases."
+    return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300)).mean())
+
+
+def score_yardsticks(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]], predictions: Mapping[str, Predictions]) -> dict[str, dict[str, dict[str, float | None]]]:  # yardstick -> set -> score
+    "Train the yardsticks on the run's training cases and score them like the model; yardsticks.csv is written."
+    judged = {name: sets[name] for name in predictions}
+    found = yardstick_probabilities(sets["train"], sets["validation"], judged, len(cohort.classes), run.parameters.seed)
+    scores, tables = {}, []
+    for yardstick, by_set in found.items():
+        validation = predictions["validation"]
+        threshold = choose_threshold(validation.labels, by_set["validation"]) if len(cohort.classes) == 2 else None
+        scores[yardstick] = {}
+        for name, probabilities in by_set.items():
+            said = predictions[name]
+            values = weighted_metrics(said.labels, probabilities, np.ones((1, len(said.labels))), threshold)[0]
+            scores[yardstick][name] = dict(zip(METRICS, map(defined, values))) | {"cross_entropy": cross_entropy_of(said.labels, probabilities), "threshold": threshold}
+            tables.append(replace(said, logits=np.log(np.maximum(probabilities, 1e-12))).table(cohort.classes).assign(set=name, yardstick=yardstick))
+    write_table(run.folder / "yardsticks.csv", pd.concat(tables))
+    return scores
 
 # %% ../nbs/experiment.ipynb #04666da2
 def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -> dict[str, dict[str, float | int | None]]:

@@ -23,7 +23,7 @@ def test_train_on_digits_leaves_a_whole_record(run_notebook, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     run = tmp_path / "papermill_runs/first/run"
     assert {path.name for path in run.iterdir()} == {
-        "train.ipynb", "params.yaml", "model.json", "folds.json", "history.csv", "predictions.csv",
+        "train.ipynb", "params.yaml", "model.json", "folds.json", "history.csv", "predictions.csv", "yardsticks.csv",
         "attention.h5", "checkpoints", "environment.json", "metrics.json",
     }
     executed = json.loads((tmp_path / output).read_text())["cells"]

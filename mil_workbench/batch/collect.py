@@ -6,7 +6,7 @@
 __all__ = ['RUN', 'FILES', 'REPEATS', 'NAMED_BY_VALUE', 'FIRST_LOOK', 'parse_params', 'flatten', 'parse_metrics',
            'parse_environment', 'parse_history', 'read_epochs', 'uniform', 'collect', 'parameters_of', 'write_tables',
            'count_states', 'count_reasons', 'group_runs', 'beside_one_another', 'finished_runs', 'read_division',
-           'read_predictions', 'read_histories', 'open_report']
+           'read_predictions', 'read_yardsticks', 'read_histories', 'open_report']
 
 # %% ../../nbs/batch/collect.ipynb #eeb41fd1
 import json
@@ -255,15 +255,37 @@ def read_division(path: Path) -> dict[str, Any]:
 
 def read_predictions(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one row per run and held-out case
     "Held-out predictions of all finished runs: on test cases, or on validation cases where the protocol has no others."
-    divisions, said = {}, []  # hash -> what is known of the division
-    for row, own in _tables(finished_runs(table, study), study, "predictions.csv", partial(read_written_table, texts=("case_id", "patient_id", "label", "set"))):
+    held_out = _held_out(finished_runs(table, study), study, "predictions.csv", ("case_id", "patient_id", "label", "set"))
+    return pd.concat([own.assign(threshold=row.get("validation.threshold")) for row, own in held_out], ignore_index=True)
+
+
+def _held_out(finished: pd.DataFrame, study: Path, file: str, texts: tuple[str, ...]) -> Iterator[tuple[Any, pd.DataFrame]]:
+    "Return each finished run, and of the table it wrote the held-out cases with what is known of its division."
+    divisions = {}  # hash -> what is known of the division
+    for row, own in _tables(finished, study, file, partial(read_written_table, texts=texts)):
         division = divisions.get(row.get("environment.folds_hash"))
         if division is None:  # a new one, or environment.json is not there
             division = read_division(study / row["run"] / "folds.json")
             divisions[division["folds_hash"]] = division
-        held_out = "test" if row["metrics.protocol"] == "train_validation_test" else "validation"
-        said.append(own[own.set == held_out].assign(threshold=row.get("validation.threshold"), **division))
-    return pd.concat(said, ignore_index=True)
+        part = "test" if row["metrics.protocol"] == "train_validation_test" else "validation"
+        yield row, own[own.set == part].assign(**division)
+
+
+def read_yardsticks(table: pd.DataFrame, study: Path) -> pd.DataFrame | None:  # one row per yardstick, fold, seed and held-out case
+    "Held-out predictions of the yardsticks that the runs trained beside their models, in the form of `read_predictions`; None where no run has any."
+    finished = finished_runs(table, study)
+    finished = finished[[(study / run / "yardsticks.csv").exists() for run in finished.run]]
+    held_out = _held_out(finished, study, "yardsticks.csv", ("case_id", "patient_id", "label", "set", "yardstick"))
+    found = []
+    for row, own in held_out:
+        own = own[own.yardstick != "constant"]
+        found.append(own.assign(threshold=[row.get(f"yardsticks.{yardstick}.validation.threshold") for yardstick in own.yardstick]))
+    if not found:
+        return None
+    together = pd.concat(found, ignore_index=True).drop_duplicates(["cohort", "folds_hash", "fold", "seed", "yardstick", "case_id"])
+    division = pd.factorize(together.cohort + together.folds_hash)[0]
+    several = [f", division {i + 1}" if division.max() > 0 else "" for i in division]
+    return together.assign(group=together.yardstick + several).drop(columns="yardstick")
 
 
 def read_histories(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one row per run and epoch

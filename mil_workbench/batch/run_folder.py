@@ -6,8 +6,8 @@
 __all__ = ['ORPHANS_END_WITHIN', 'WITHOUT_EFFECT', 'RECORD', 'PACKAGES', 'FEWEST_CASES', 'RunFolder', 'own_lease', 'name_writer',
            'read_lease', 'remove_halves', 'require_lease', 'is_launcher', 'is_orphan', 'is_gone', 'read_metrics',
            'has_succeeded', 'require_same_parameters', 'remove_record', 'write_parameters', 'describe_environment',
-           'describe_commit', 'require_no_training_run', 'begin_anew', 'explain_scores', 'no_better_than_constant',
-           'summarise']
+           'describe_commit', 'require_no_training_run', 'begin_anew', 'explain_scores', 'beside_yardsticks',
+           'no_better_than_constant', 'summarise']
 
 # %% ../../nbs/batch/run_folder.ipynb #3f80f9c2
 import atexit
@@ -227,7 +227,7 @@ def require_same_parameters(run: RunFolder, parameters: Mapping[str, Any]) -> No
 
 
 RECORD = (  # what a training run writes, beside its notebook; parameters last, since they tell which run the rest is of
-    "metrics.json", "checkpoints", "history.csv", "predictions.csv", "attention.h5", "folds.json", "environment.json", "model.json", "params.yaml",
+    "metrics.json", "checkpoints", "history.csv", "predictions.csv", "yardsticks.csv", "attention.h5", "folds.json", "environment.json", "model.json", "params.yaml",
 )
 
 
@@ -306,7 +306,22 @@ def explain_scores(metrics: Mapping[str, Any]) -> list[str]:
         chosen = "; the threshold is chosen on validation, and one chosen on so few means little" if fewest.get("validation", FEWEST_CASES) < FEWEST_CASES else ""
         lines.append(f"Too few cases for a threshold to mean anything: {', '.join(few)}{chosen}. Do not rely on f1, accuracy, balanced accuracy, sensitivity and specificity, which hang on it; auroc, average precision and brier do not.")
     constant = metrics.get("constant") or {}
-    return lines + ([no_better_than_constant(constant)] if constant.get("better") is False else [])
+    lines += [no_better_than_constant(constant)] if constant.get("better") is False else []
+    return lines + beside_yardsticks(metrics)
+
+
+def beside_yardsticks(metrics: Mapping[str, Any]) -> list[str]:
+    "Return a sentence on how the model's AUROC compares with those of the yardsticks; none where there are none."
+    part = "test" if "test" in metrics else "validation"
+    own, yardsticks = (metrics.get(part) or {}).get("auroc"), metrics.get("yardsticks") or {}
+    theirs = {name: scores[part]["auroc"] for name, scores in yardsticks.items() if name != "constant" and (scores.get(part) or {}).get("auroc") is not None}
+    if own is None or not theirs:
+        return []
+    shown = ", ".join(f"{name} {auroc:.3f}" for name, auroc in theirs.items())
+    better = [name for name, auroc in theirs.items() if auroc >= own]
+    verdict = f"The model does not beat {' and '.join(better)}" if better else "The model is above them"
+    n_cases = sum(map(sum, metrics[part].get("confusion") or []))
+    return [f"Yardsticks on mean, maximum and minimum of each bag's features, auroc on {part}: {shown}; this model {own:.3f}. {verdict}, on these {n_cases} cases; crossval_report compares them over all folds."]
 
 
 def _share(right: int, all_cases: int) -> str:

@@ -1,0 +1,133 @@
+"""Models from outside: trained, scored, opened and refused like built-in ones."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+import torchmil.models
+
+from mil_workbench.batch.parameters import read_parameters
+from mil_workbench.batch.rules import MODEL_NAMES
+from mil_workbench.data.bags import Bag, pack
+from mil_workbench.files import InputError, checkout, read_json
+from mil_workbench.models.build import MODELS, build_model
+from mil_workbench.models.outside import TORCHMIL_OPTIONS, neighbour_graph, require_conforming
+
+NEEDS_A_NETWORK = {"VAEABMIL"}  # its constructor wants an autoencoder that is built already
+THEIRS = sorted(
+    name for name, model in vars(torchmil.models).items()
+    if isinstance(model, type) and issubclass(model, torch.nn.Module) and not name.startswith("MILModel") and name not in NEEDS_A_NETWORK
+)
+WIDTH = 12
+
+
+@pytest.fixture
+def bags():
+    generator = torch.Generator().manual_seed(0)
+    return [Bag(name, name, label, torch.randn(n, WIDTH, generator=generator), coords=torch.rand(n, 2, generator=generator) * 9) for name, label, n in (("a", 1, 12), ("b", 0, 23))]
+
+
+def test_the_rules_know_every_model():
+    assert set(MODEL_NAMES) == set(MODELS)
+    assert len(THEIRS) == 17
+
+
+@pytest.mark.parametrize("name", THEIRS)
+def test_torchmils_own_outputs_on_the_same_weights(name, bags):
+    torch.manual_seed(0)
+    ours = build_model(f"torchmil:{name}", WIDTH, 2).eval()
+    require_conforming(ours, bags, 2, name)
+    theirs = getattr(torchmil.models, name)(in_shape=(WIDTH,), **TORCHMIL_OPTIONS.get(name, {})).eval()
+    theirs.load_state_dict(ours.network.state_dict())
+    asks_for = theirs.forward.__code__.co_varnames[: theirs.forward.__code__.co_argcount]
+    for i, bag in enumerate(bags):
+        beside = {"adj": neighbour_graph(bag.coords)[None], "coords": bag.coords[None], "mask": torch.ones(1, len(bag), dtype=torch.bool)}
+        torch.manual_seed(0)  # some draw in evaluation too
+        with torch.no_grad():
+            expected = theirs(bag.instances[None], **{key: value for key, value in beside.items() if key in asks_for})
+            logits = ours(pack(bags)).logits[i]
+        assert abs(float(logits[1] - logits[0]) - float(expected)) < 1e-5
+    ours.train()(pack(bags)).logits.sum().backward()  # trains
+
+
+STUDENTS = '''
+from torch import nn
+from mil_workbench.models.layers import MILOutput
+from mil_workbench.models.segments import segment_mean, segment_softmax
+
+class Small(nn.Module):
+    def __init__(self, in_features, n_classes, width=4, dropout=0.0):
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(in_features, width), nn.ReLU(), nn.Dropout(dropout))
+        self.classifier = nn.Linear(width, n_classes)
+    def forward(self, batch):
+        embedded = self.embed(batch.read(0, int(batch.bag_offsets[-1])))
+        return MILOutput(self.classifier(segment_mean(embedded, batch.bag_offsets)))
+
+class Mixing(Small):
+    def forward(self, batch):
+        output = super().forward(batch)
+        return MILOutput(output.logits - output.logits.mean(0))
+
+class NotANumber(Small):
+    def forward(self, batch):
+        return MILOutput(super().forward(batch).logits * float("nan"))
+
+class Transposed(Small):
+    def forward(self, batch):
+        return MILOutput(super().forward(batch).logits.T)
+'''
+QUICK = {"cohort": "ucsb-breast", "epochs": 2, "device": "cpu", "study": "outside"}
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    from mil_workbench.experiment import run_many
+
+    (tmp_path / "settings.ini").write_text("")  # what makes a folder the project
+    (tmp_path / "students.py").write_text(STUDENTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    defaults = {name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()}
+    return lambda **values: run_many([QUICK | values], defaults, n_workers=1)[0].path
+
+
+@pytest.mark.parametrize("values", [{"model": "students:Small", "model_options": "width=6", "dropout": 0.5}, {"model": "torchmil:ABMIL", "model_options": "gated=True; att_dim=8"}, {"model": "students:Small", "members": 2}])
+def test_a_model_from_outside_leaves_a_whole_record(train, values):
+    from mil_workbench.finished import open_run
+
+    run = train(**values)
+    metrics = read_json(run / "metrics.json")
+    assert 0 <= metrics["test"]["auroc"] <= 1 and set(metrics["yardsticks"]) == {"constant", "logistic regression", "random forest"}
+    assert len(pd.read_csv(run / "history.csv")) == 2
+    opened = open_run(run)
+    model, bag = opened.model, opened.cohort.bags[0]
+    described = json.loads((run / "model.json").read_text())["description"]
+    assert described["name"] == values["model"] and described.get("members", 1) == values.get("members", 1)
+    if values["model"] == "students:Small" and "members" not in values:
+        assert (described["width"], described["dropout"]) == (6, 0.5) and model.embed[0].out_features == 6
+    assert model(pack([bag])).logits.shape == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "values, message",
+    [
+        ({"model": "students:Mixing"}, "a bag must not change with its neighbours"),
+        ({"model": "students:NotANumber"}, "its logits are not finite"),
+        ({"model": "students:Transposed"}, r"its logits have shape \(2, 3\), for 3 bags of 2 classes \(3, 2\) is wanted"),
+        ({"model": "students:Missing"}, "cannot be imported"),
+        ({"model": "students:Small", "model_options": "depth=3"}, "has no option 'depth'; it takes in_features, n_classes, width, dropout"),
+        ({"model": "students:Small", "attention_layers": 2}, "attention_layers 2 has no effect on model students:Small"),
+        ({"model": "students:Small", "critical_selection_mode": "hard"}, "critical_selection_mode hard has no effect on model students:Small"),
+        ({"model": "torchmil:VAEABMIL"}, "cannot be built"),
+        ({"model": "transmil"}, "model must be one of"),
+        ({"model": "dual_straem"}, "did you mean dual_stream"),
+        ({"model": "gated_abmil", "model_options": "a=1"}, "model_options a=1 has no effect on model gated_abmil"),
+    ],
+)
+def test_what_is_wrong_is_named_before_training(train, values, message):
+    with pytest.raises(InputError, match=message):
+        train(**values)
+    assert not list(Path("papermill_runs").rglob("history.csv"))
