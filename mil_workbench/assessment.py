@@ -549,7 +549,7 @@ def threshold_text(assessment: Assessment, results: Results) -> str:
     "How decisions are made."
     if results.threshold is None:
         return "The most probable class is called."
-    return f"A case is called {assessment.run.classes[1]} from a probability of {results.threshold:.4f} on, the threshold with the best balanced accuracy on the run's validation cases."
+    return f"A case is called {assessment.run.classes[1]} from a probability of {results.threshold:.4f} on, the threshold that suits the run's validation cases, drawn towards the mean probability where they are few."
 
 # %% ../nbs/assessment.ipynb #57f6c1c7
 WHAT_IT_IS = """# Model card: {name}

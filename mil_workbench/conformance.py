@@ -25,6 +25,8 @@ from tqdm.auto import tqdm
 from .data.bags import Bag
 from .data.poisoned_bags import N_FEATURES, UNIT_TESTS, poisoned_bags
 from .models.build import MODELS, build_model, model_options
+from .models.layers import fit_scalers
+from .models.outside import is_outside
 from .training.fit import FitSettings, fit, someone_watches
 from .training.losses import MILLoss
 from .training.prediction import predict
@@ -36,10 +38,10 @@ MODELS_TESTED = tuple(name for name in MODELS if name != "volume3d")  # which ta
 def train_on(test: str, model: str, seed: int, n_bags: int, epochs: int, defaults: Mapping[str, Any]) -> nn.Module:
     "The `model` trained on bags of the unit test, `defaults` being those of runs/train.ipynb; a third as many bags choose the epoch."
     torch.manual_seed(seed)
-    options = {name: defaults[name] for name in model_options(model) & set(defaults)}
+    options = {} if is_outside(model) else {name: defaults[name] for name in model_options(model) & set(defaults)}
     network = build_model(model, N_FEATURES, 2, **options)
     train, validation = (poisoned_bags(test, n, False, seed=10 * seed + i) for i, n in enumerate((n_bags, n_bags // 3)))
-    network.embedding.standardise.fit(bag.instances for bag in train)
+    fit_scalers(network, (bag.instances for bag in train))
     settings = {name: defaults[name] for name in inspect.signature(FitSettings).parameters}
     settings |= {"epochs": epochs, "batch_size": 16, "seed": seed}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'require_inputs', 'start_with',
            'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'outside_options',
-           'standardise', 'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'evaluate',
-           'beside_constant', 'cross_entropy_of', 'score_yardsticks', 'score_without_stains', 'defined',
-           'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases',
-           'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once',
-           'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract', 'export_names', 'export_features',
+           'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'beside_constant',
+           'cross_entropy_of', 'score_yardsticks', 'score_without_stains', 'defined', 'instance_weights',
+           'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases', 'has_stain_weights',
+           'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once', 'run_quietly',
+           'run_many', 'start_extraction', 'load_images', 'extract', 'export_names', 'export_features',
            'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
@@ -55,7 +55,7 @@ from .files import InputError, read_json, resolve, write_json, write_table
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
 from .models.encoders import Encoder, architecture_of
-from .models.layers import Standardise
+from .models.layers import fit_scalers
 from .models.outside import is_outside, outside_parameters, parse_options, require_conforming
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
@@ -243,9 +243,9 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
         options["encoder"] = {
             "name": name, "in_channels": cohort.in_features, "weights": p.encoder_weights, "train": True, "augment": p.augment, "chunk": p.encoder_chunk,
         }
-    model = build_model(p.model, cohort.in_features, len(cohort.classes), members=p.members, **options)
+    model = build_model(p.model, cohort.in_features, len(cohort.classes), members=p.members, feature_dropout=0.0 if is_outside(p.model) or p.model == "volume3d" else p.feature_dropout, **options)
     if not cohort.has_images:
-        standardise(model, sets["train"])
+        fit_scalers(model, read_in_parts(sets["train"]))
     if is_outside(p.model):
         require_conforming(model.to(choose_device(p.device)), sets["train"][:3], len(cohort.classes), p.model)
         model.cpu()
@@ -268,15 +268,6 @@ def outside_options(p: SimpleNamespace, changed: frozenset[str]) -> dict[str, An
         if name not in takes:
             raise InputError(f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes)}, given in model_options")
     return {name: getattr(p, name) for name in changed & {"dropout", *LAYER_OPTIONS}} | parse_options(p.model_options)
-
-
-def standardise(model: nn.Module, train: list[Bag]) -> None:
-    "Give every scaler in `model` mean and deviation of the training instances."
-    scalers = [part for part in model.modules() if isinstance(part, Standardise)]
-    for scaler in scalers[:1]:
-        scaler.fit(read_in_parts(train))
-    for scaler in scalers[1:]:
-        scaler.load_state_dict(scalers[0].state_dict())
 
 
 def read_in_parts(bags: list[Bag], rows: int = 65536) -> Iterator[torch.Tensor]:  # (at most `rows`, D)

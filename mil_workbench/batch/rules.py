@@ -53,7 +53,7 @@ LEAST = {  # name: (least value, whether it may be reached)
     "top_k": (1, True), "temperature_start": (0, False), "temperature_end": (0, False), "label_smoothing": (0, True), "focal_alpha": (0, False),
     "focal_gamma": (0, True), "entropy_weight": (0, True), "confidence_weight": (0, True), "max_instance_weight": (0, True),
     "two_phase_epoch": (1, True), "lr": (0, False), "classifier_lr": (0, False), "weight_decay": (0, True), "dropout": (0, True),
-    "attention_layers": (1, True), "members": (1, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "patience": (1, True),
+    "attention_layers": (1, True), "members": (1, True), "feature_dropout": (0, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "patience": (1, True),
     "n_processes": (1, True), "seed": (0, True), "folds_seed": (0, True), "slice_size": (32, True), "encoder_chunk": (1, True), "encoder_lr": (0, False),
     "accumulate": (1, True), "patch_size": (16, True), "um_per_pixel": (0, False), "patches_per_section": (1, True),
     "attention_dropout": (0, True), "classifier_dropout": (0, True), "shard": (0, True), "n_shards": (1, True), "worker": (0, True), "trials": (1, True), "folds_per_trial": (1, True),
@@ -120,6 +120,7 @@ def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]
     unused += [name for name, models in LAYER_OPTIONS.items() if name in set_names and model not in models and ":" not in model]
     unused += ["entropy_weight"] if values["entropy_weight"] and model not in WITH_ATTENTION and ":" not in model else []
     unused += ["model_options"] if values["model_options"] is not None and ":" not in model else []
+    unused += ["feature_dropout"] if "feature_dropout" in set_names and (":" in model or model == "volume3d") else []
     unused += ["members"] if values["members"] > 1 and model == "volume3d" else []
     return unused + [name for name in ENCODER_ONLY if name in set_names and model == "volume3d"]
 
@@ -129,7 +130,7 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     require_model(values["model"])
     require_least(values)
     require_folder_names(values)
-    for name in ("label_smoothing", "dropout", "attention_dropout", "classifier_dropout"):
+    for name in ("label_smoothing", "dropout", "feature_dropout", "attention_dropout", "classifier_dropout"):
         if values[name] >= 1:
             raise InputError(f"{name} must be below 1, not {values[name]}")
     if values["folds"] is None and values["fold"] >= values["n_folds"]:

@@ -11,7 +11,7 @@ from typing import Mapping, NamedTuple
 import numpy as np
 import pandas as pd
 
-from .metrics import FEWEST_PATIENTS, Metric, auroc, bootstrap, choose_threshold, decide, weights_by_score
+from .metrics import FEWEST_PATIENTS, Metric, auroc, best_threshold, bootstrap, choose_threshold, decide, weights_by_score
 from ..files import InputError
 
 # %% ../../nbs/evaluation/decisions.ipynb #651aad42
@@ -55,7 +55,8 @@ def threshold_transfer(validation: Scored, test: Scored, n_draws: int = 2000) ->
     for name, said in (("validation", validation), ("test", test)):
         if len(np.unique(said.labels)) < 2:
             raise InputError(f"threshold transfer: the {name} cases are all of one class; choose a division whose {name} set holds both")
-    chosen, best = (choose_threshold(np.asarray(said.labels), np.asarray(said.probabilities)) for said in (validation, test))
+    chosen = choose_threshold(np.asarray(validation.labels), np.asarray(validation.probabilities))
+    best = best_threshold(np.asarray(test.labels), np.asarray(test.probabilities))
     rows = []
     for name, said, origin, threshold in (("validation", validation, "validation", chosen), ("test", test, "validation", chosen), ("test", test, NOT_ALLOWED, best)):
         called = decide(np.asarray(said.probabilities), threshold)

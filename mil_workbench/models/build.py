@@ -18,6 +18,7 @@ from .dual_stream import DualStreamMIL
 from .encoders import Encoder
 from .ensemble import EnsembleMIL
 from .hierarchical import HierarchicalAttentionMIL
+from .layers import Embedding
 from .pooling import AttentionMIL, PoolingMIL
 from .outside import build_outside, is_outside
 from .presence import ConceptPresenceMIL, MaxInstanceMIL
@@ -55,10 +56,11 @@ def build_model(
     encoder: dict[str, Any] | None = None,  # of images: what `Encoder` takes, and `chunk`, the images encoded at a time
     pretrained: bool = True,  # False leaves out reading the encoder's weights, where a checkpoint's will follow
     members: int = 1,  # models of an ensemble
+    feature_dropout: float = 0.0,  # share of the input features that a training step does without
     **options: Any,
 ) -> nn.Module:
     "The model `name`, with an `encoder` before it if one is described, or an ensemble of such models; its `description` builds it again."
-    several = {"members": members} if members > 1 else {}
+    several = ({"members": members} if members > 1 else {}) | ({"feature_dropout": feature_dropout} if feature_dropout else {})
     if is_outside(name):
         if encoder is not None:
             raise InputError(f"model {name} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
@@ -78,6 +80,9 @@ def build_model(
     if encoder is not None and members > 1:
         raise InputError("members: an encoder that trains cannot have several models behind it; leave train_encoder out, so that it is frozen, or members")
     model = _once_or_often(lambda: MODELS[name](in_features=in_features, n_classes=n_classes, **options), members)
+    for part in model.modules():
+        if isinstance(part, Embedding):
+            part.feature_dropout = feature_dropout
     if encoder is not None:
         model.embedding.encoder, model.embedding.chunk = network, chunk
     model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **several, **options}

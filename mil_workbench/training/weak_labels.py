@@ -48,7 +48,7 @@ def weak_scores(model_name: str, features: Tensor, tiles: TissueTiles, epochs: i
         train = [bag for bag in cohort.bags if bag.patient_id not in (f"band{band}", f"band{validation}")]
         torch.manual_seed(0)
         model = build_model(model_name, features.shape[1], 2)
-        model.embedding.standardise.fit(bag.instances for bag in train)
+        fit_scalers(model, (bag.instances for bag in train))
         settings = FitSettings(epochs=epochs, batch_size=4, lr=1e-3, patience=20)
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
             fit(model, MILLoss(label_smoothing=0.1), train, sets["validation"], settings, folder)
