@@ -243,7 +243,7 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
         options["encoder"] = {
             "name": name, "in_channels": cohort.in_features, "weights": p.encoder_weights, "train": True, "augment": p.augment, "chunk": p.encoder_chunk,
         }
-    model = build_model(p.model, cohort.in_features, len(cohort.classes), members=p.members, feature_dropout=0.0 if is_outside(p.model) or p.model == "volume3d" else p.feature_dropout, **options)
+    model = build_model(p.model, cohort.in_features, len(cohort.classes), members=p.members, feature_dropout=0.0 if is_outside(p.model) or p.model == "volume3d" else p.feature_dropout, clip_features=p.feature_scaling == "clipped" and not cohort.has_images, **options)
     if not cohort.has_images:
         fit_scalers(model, read_in_parts(sets["train"]))
     if is_outside(p.model):

@@ -18,7 +18,7 @@ from .dual_stream import DualStreamMIL
 from .encoders import Encoder
 from .ensemble import EnsembleMIL
 from .hierarchical import HierarchicalAttentionMIL
-from .layers import Embedding
+from .layers import Embedding, Standardise
 from .pooling import AttentionMIL, PoolingMIL
 from .outside import build_outside, is_outside
 from .presence import ConceptPresenceMIL, MaxInstanceMIL
@@ -57,14 +57,16 @@ def build_model(
     pretrained: bool = True,  # False leaves out reading the encoder's weights, where a checkpoint's will follow
     members: int = 1,  # models of an ensemble
     feature_dropout: float = 0.0,  # share of the input features that a training step does without
+    clip_features: bool = False,  # whether standardised features are clipped at 3 deviations
     **options: Any,
 ) -> nn.Module:
     "The model `name`, with an `encoder` before it if one is described, or an ensemble of such models; its `description` builds it again."
-    several = ({"members": members} if members > 1 else {}) | ({"feature_dropout": feature_dropout} if feature_dropout else {})
+    several = ({"members": members} if members > 1 else {}) | ({"feature_dropout": feature_dropout} if feature_dropout else {}) | ({"clip_features": True} if clip_features else {})
     if is_outside(name):
         if encoder is not None:
             raise InputError(f"model {name} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
         model = _once_or_often(lambda: build_outside(name, in_features, n_classes, options), members)
+        _set_scalers(model, clip_features)
         model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **several, **options}
         return model
     unknown = sorted(set(options) - model_options(name))
@@ -80,6 +82,7 @@ def build_model(
     if encoder is not None and members > 1:
         raise InputError("members: an encoder that trains cannot have several models behind it; leave train_encoder out, so that it is frozen, or members")
     model = _once_or_often(lambda: MODELS[name](in_features=in_features, n_classes=n_classes, **options), members)
+    _set_scalers(model, clip_features)
     for part in model.modules():
         if isinstance(part, Embedding):
             part.feature_dropout = feature_dropout
@@ -87,6 +90,12 @@ def build_model(
         model.embedding.encoder, model.embedding.chunk = network, chunk
     model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **several, **options}
     return model
+
+
+def _set_scalers(model: nn.Module, clips: bool) -> None:
+    for part in model.modules():
+        if isinstance(part, Standardise):
+            part.clips = clips
 
 
 def _once_or_often(build: Callable[[], nn.Module], members: int) -> nn.Module:

@@ -35,12 +35,13 @@ class MILOutput:
 
 # %% ../../nbs/models/layers.ipynb #0ad38e74
 class Standardise(nn.Module):
-    "Features minus their training mean, divided by their training standard deviation, training values within ±10."
+    "Features minus their training mean, divided by their training standard deviation, training values within ±10; clipped at ±CLIP where `clips` is set."
 
-    LARGEST = 10.0  # deviations
+    LARGEST, CLIP = 10.0, 3.0  # deviations
 
     def __init__(self, in_features: int):
         super().__init__()
+        self.clips = False
         self.register_buffer("mean", torch.zeros(in_features))
         self.register_buffer("scale", torch.ones(in_features))
 
@@ -63,7 +64,8 @@ class Standardise(nn.Module):
         self.scale.copy_(torch.where(constant, 1.0, 1 / deviation))
 
     def forward(self, instances: Tensor) -> Tensor:  # (N, D) -> (N, D)
-        return (instances.to(self.mean.dtype) - self.mean) * self.scale
+        deviations = (instances.to(self.mean.dtype) - self.mean) * self.scale
+        return deviations.clamp(-self.CLIP, self.CLIP) if self.clips else deviations
 
 
 def fit_scalers(model: nn.Module, parts) -> None:
@@ -135,7 +137,9 @@ class Embedding(nn.Module):
         return self.embed_rows(lambda start, stop: instances[start:stop], len(instances))
 
     def folded(self) -> tuple[Tensor, Tensor]:  # (hidden_features, in_features), (hidden_features,)
-        "Weight and bias with the scaler folded in."
+        "Weight and bias with the scaler folded in, unless it clips."
+        if self.standardise.clips:
+            return self.drop_features(self.linear.weight), self.linear.bias
         # It costs no more digits than float32 has lost where a mean is up to some 10,000 deviations.
         return Fold.apply(self.drop_features(self.linear.weight), self.linear.bias, self.standardise.mean, self.standardise.scale)
 
@@ -150,7 +154,8 @@ class Embedding(nn.Module):
         if torch.is_autocast_enabled(features.device.type):  # half precision would round away what stands on a large mean
             return self.activation(F.linear(self.standardise(features), self.drop_features(self.linear.weight), self.linear.bias))
         weight, bias = folded or self.folded()
-        return self.activation(F.linear(features.to(weight.dtype), weight, bias))
+        features = self.standardise(features) if self.standardise.clips else features.to(weight.dtype)
+        return self.activation(F.linear(features, weight, bias))
 
     def embed_rows(
         self,

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer', 'begin_epoch', 'backward',
-           'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'selects_from', 'best_epoch', 'is_over', 'Files',
-           'tell', 'someone_watches', 'no_objection', 'batch_to_audit', 'Progress', 'take_up', 'one_epoch', 'fit',
-           'fit_in_processes', 'join_unless_asked_to_stop']
+           'step', 'train_epoch', 'add_up', 'validate', 'counts_from', 'selects_from', 'constant_loss', 'best_epoch',
+           'is_over', 'Files', 'tell', 'someone_watches', 'no_objection', 'batch_to_audit', 'Progress', 'take_up',
+           'one_epoch', 'fit', 'fit_in_processes', 'join_unless_asked_to_stop']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
 import os
@@ -218,17 +218,25 @@ def selects_from(settings: FitSettings) -> int:
     return max(annealed, min(settings.two_phase_epoch or 0, settings.epochs - 1))
 
 
-def best_epoch(history: list[dict], first: int) -> int | None:
-    "The epoch from `first` on with the lowest validation loss; None before that."
-    losses = [row["validation_cross_entropy"] for row in history[first:]]
-    return first + int(np.argmin(losses)) if losses else None
+def constant_loss(train: Sequence[Bag], validation: Sequence[Bag]) -> float:
+    "Return the cross-entropy on `validation` of the frequencies of the training classes; a class that no training case has counts as half a case."
+    labels, judged = ([bag.label for bag in bags] for bags in (train, validation))
+    counts = np.bincount(labels, minlength=max(judged) + 1)
+    return float(-np.log(np.maximum(counts, 0.5)[judged] / len(labels)).mean())
 
 
-def is_over(history: list[dict], first: int, settings: FitSettings) -> bool:
-    "Whether all epochs are done or patience is at its end."
-    best = best_epoch(history, first)
-    impatient = settings.patience is not None and best is not None and len(history) - 1 - best >= settings.patience
-    return len(history) >= settings.epochs or impatient
+def best_epoch(history: list[dict], first: int, constant: float) -> int:
+    "Return the epoch from `first` on with the lowest validation loss; of all epochs, where none from `first` on has one below `constant`."
+    losses = np.array([row["validation_cross_entropy"] for row in history])
+    later = losses[first:]
+    return first + int(later.argmin()) if len(later) and later.min() < constant else int(losses.argmin())
+
+
+def is_over(history: list[dict], first: int, constant: float, settings: FitSettings) -> bool:
+    "Return whether all epochs are done, or patience is at its end, which begins with the epoch `first`."
+    if not history or len(history) >= settings.epochs or settings.patience is None:
+        return len(history) >= settings.epochs
+    return len(history) - 1 - max(first, best_epoch(history, first, constant)) >= settings.patience
 
 # %% ../../nbs/training/fit.ipynb #6722c299
 ATTENTION_EPOCHS = 20
@@ -248,12 +256,12 @@ class Files:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best.safetensors"
 
-    def keep(self, model, optimizer, scaler, history: list[dict], critical, said: Predictions, first: int, settings: FitSettings) -> None:
+    def keep(self, model, optimizer, scaler, history: list[dict], critical, said: Predictions, first: int, constant: float, settings: FitSettings) -> None:
         "Write what the epoch that has just ended leaves."
         epoch = len(history) - 1
         if epoch in np.linspace(0, settings.epochs - 1, ATTENTION_EPOCHS).round():
             write_attention(self.folder / "attention.h5", f"epoch_{epoch}", said)
-        if best_epoch(history, first) == epoch:
+        if best_epoch(history, first, constant) == epoch:
             save_checkpoint(self.best, model, epoch=epoch)
         write_text(self.folder / "history.csv", pd.DataFrame(history).to_csv(index=False))
         save_state(self.last, model, optimizer, {"history": history, "critical": critical, "scaler": scaler and scaler.state_dict()})
@@ -362,7 +370,8 @@ def fit(
     may_write: Callable[[], None] = no_objection,  # raises an error where the folder is no longer this run's
 ) -> pd.DataFrame:  # the history, one row per epoch
     "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch. Raises `Preempted` when asked to stop."
-    files, accelerator, first = Files(Path(folder)), make_accelerator(settings), counts_from(model, settings)
+    files, accelerator = Files(Path(folder)), make_accelerator(settings)
+    first, constant = counts_from(model, settings), constant_loss(train, validation)
     model.to(accelerator.device)
     optimizer = accelerator.prepare(make_optimizer(model, settings))
     dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)
@@ -378,11 +387,11 @@ def fit(
     for record in so_far.history:
         tell_caller(record)
     with stop_requests() as asked_to_stop:
-        while not is_over(so_far.history, first, settings):
+        while not is_over(so_far.history, first, constant, settings):
             said = one_epoch(model, loss, dataset, sampler, validation, optimizer, accelerator, settings, so_far, files, asked_to_stop, may_write)
             if accelerator.is_main_process:
                 may_write()
-                files.keep(model, optimizer, accelerator.scaler, so_far.history, so_far.critical, said, first, settings)
+                files.keep(model, optimizer, accelerator.scaler, so_far.history, so_far.critical, said, first, constant, settings)
                 tell(so_far.history[-1], settings.epochs, bar)
             tell_caller(so_far.history[-1])
     bar.close()
