@@ -98,7 +98,7 @@ def require_inputs(values: Mapping[str, Any]) -> None:
         if value not in (None, "imagenet", "none") and not resolve(value).exists():
             raise InputError(f"{name} {value}: there is no such file ({resolve(value)}); give the path of one that exists")
 
-
+# %% ../nbs/experiment.ipynb #87371ff2
 def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
     "Open the folder of the run that `values` describe."
     require_inputs(values)
@@ -258,7 +258,7 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     write_json(path, facts)
     return model
 
-
+# %% ../nbs/experiment.ipynb #686823f4
 def outside_options(p: SimpleNamespace, changed: frozenset[str]) -> dict[str, Any]:
     "Return the options of a model from outside: those in `model_options`, and the parameters that were set and have a name that it takes."
     if p.train_encoder:

@@ -124,7 +124,7 @@ def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]
     unused += ["members"] if values["members"] > 1 and model == "volume3d" else []
     return unused + [name for name in ENCODER_ONLY if name in set_names and model == "volume3d"]
 
-
+# %% ../../nbs/batch/rules.ipynb #eb0a2a2e
 def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     "Raise an `InputError` for parameters of a training run that make no sense together; `defaults` tell which were set."
     require_model(values["model"])

@@ -48,7 +48,7 @@ def model_options(name: str) -> set[str]:
     fixed = {"in_features", "n_classes", "gated", "pooling"}
     return set(inspect.signature(MODELS[name]).parameters) - fixed
 
-
+# %% ../../nbs/models/build.ipynb #1a8ea773
 def build_model(
     name: str,
     in_features: int | None,  # of an instance; channels of a slice for volume3d; None where an encoder gives the features
@@ -91,7 +91,7 @@ def build_model(
     model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **several, **options}
     return model
 
-
+# %% ../../nbs/models/build.ipynb #9194ec7b
 def _set_scalers(model: nn.Module, clips: bool) -> None:
     for part in model.modules():
         if isinstance(part, Standardise):

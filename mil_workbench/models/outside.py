@@ -88,7 +88,7 @@ def neighbour_graph(places: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:  # 
     root = adjacency.sum(1).rsqrt()
     return root[:, None] * adjacency * root
 
-
+# %% ../../nbs/models/outside.ipynb #de8eb714
 class PaddedMIL(nn.Module):
     "A model that takes padded bags (B, N, D), given one bag at a time."
 
@@ -147,7 +147,7 @@ class PaddedMIL(nn.Module):
         shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
         raise InputError(f"model {self.name}: returns {shape} for one bag, where logits of {self.n_classes} classes are wanted")
 
-
+# %% ../../nbs/models/outside.ipynb #31f9e32b
 def as_weights(values: Any, n: int) -> Tensor | None:  # -> (N,)
     "Return one weight per instance that sum to 1, by a softmax of scores; None for what is not one number per instance."
     if not isinstance(values, Tensor) or values.numel() != n:

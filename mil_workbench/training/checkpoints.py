@@ -68,7 +68,7 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:  # the f
     _restore_selection(model, header["description"])
     return header["facts"]
 
-
+# %% ../../nbs/training/checkpoints.ipynb #2428cefb
 def _restore_selection(model: nn.Module, stored: dict[str, Any]) -> None:
     if "critical_selection_mode" in stored:  # hard in the second phase of a run
         model.description["critical_selection_mode"] = stored["critical_selection_mode"]
