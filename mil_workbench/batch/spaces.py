@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
 from .parameters import Parameter, check_values, parse_text
-from .rules import apply_preset, check
+from .rules import apply_preset, check, require_model
 from ..files import InputError
 
 # %% ../../nbs/batch/spaces.ipynb #e9ff8e91
@@ -44,7 +44,10 @@ def parse_piece(where: str, piece: str, name: str, texts: list[str], parameters:
             raise InputError(f"{name} is set by tuning itself; leave it out")
         if name in others:
             raise InputError(f"{name} is given twice")
-        return [parse_text(parameters[name], text.strip()) for text in texts]
+        values = [parse_text(parameters[name], text.strip()) for text in texts]
+        for value in values if name == "model" else ():
+            require_model(value)
+        return values
     except InputError as error:
         raise InputError(f"{where}: {piece!r}: {error}") from None
 

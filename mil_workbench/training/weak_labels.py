@@ -23,6 +23,7 @@ from ..data.bags import Bag
 from ..data.labelled_tissue import TissueTiles, draw_bags
 from ..models.build import build_model
 from ..models.encoders import Encoder
+from ..models.layers import fit_scalers
 from .fit import FitSettings, fit
 from .losses import MILLoss
 from .prediction import predict
