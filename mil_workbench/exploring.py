@@ -258,7 +258,7 @@ def slide_case(run: OpenRun, case: str) -> SlideCase:
 
 # %% ../nbs/exploring.ipynb #99ad9676
 EXAMPLES = {  # what is looked at: its run's name and parameters
-    "volumes": ("brain", {"cohort": "mri-phantom-small", "slice_size": 64, "n_folds": 3, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
+    "volumes": ("brain", {"cohort": "mri-phantom-small", "slice_size": 64, "n_folds": 3, "fold": 1, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
     "patches": ("moles", {"cohort": "stain-phantom-small", "model": "hierarchical_attention", "n_folds": 3, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
 }
 

@@ -33,7 +33,7 @@ class ClamSB(nn.Module):
         self.embedding = Embedding(in_features, hidden_features, dropout)
         self.attention = AttentionScores(hidden_features, attention_features, gated=True, dropout=dropout)
         self.classifier = nn.Linear(hidden_features, n_classes)
-        self.instance_classifiers = nn.ModuleList(nn.Linear(hidden_features, 2) for _ in range(n_classes))
+        self.instance_classifiers = nn.Linear(hidden_features, 2 * n_classes)  # two logits per class, in one layer
         self.k_sample, self.instance_weight = k_sample, instance_weight
 
     def forward(self, batch: BagBatch) -> MILOutput:
@@ -50,7 +50,7 @@ class ClamSB(nn.Module):
             k = min(self.k_sample, (stop - start) // 2)
             if k:
                 order = weights[start:stop].detach().argsort(descending=True, stable=True) + start
-                logits = self.instance_classifiers[label](embedded[torch.cat([order[:k], order[-k:]])])  # (2 k, 2)
+                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])])[:, 2 * label : 2 * label + 2]  # (2 k, 2)
                 is_shown = torch.arange(2 * k, device=logits.device) < k
                 losses.append(F.cross_entropy(logits, is_shown.long()))
         return torch.stack(losses).mean() if losses else embedded.sum() * 0  # no bag has two instances

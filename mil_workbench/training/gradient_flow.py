@@ -55,7 +55,7 @@ def single_choices(output: MILOutput) -> list[str]:
     "The modules that had nothing to weigh: in every group they saw there was one member."
     alone = [f"attention.{level}." for level, weights in output.attention.items() if (weights == 1).all()]
     flat = output.instance_attention is not None and (output.instance_attention == 1).all()
-    return [*alone, *(["attention.", "selector.", "query."] if flat else [])]
+    return [*alone, *(["attention.", "selector.", "query.", "instance_classifiers"] if flat else [])]
 
 # %% ../../nbs/training/gradient_flow.ipynb #de939c01
 def audit_gradient_flow(
