@@ -60,7 +60,7 @@ def write_notebook(path: Path, *sources: str) -> None:
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "settings.ini").touch()
-    write_notebook(tmp_path / "page.ipynb", PARAMETERS, BODY, 'print("here", os.environ["JUPYTER_RUNTIME_DIR"], os.environ["IPYTHONDIR"])', '(folder / "metrics.json").write_text("{}")')
+    write_notebook(tmp_path / "page.ipynb", PARAMETERS, BODY, 'print("here", os.environ["JUPYTER_RUNTIME_DIR"], os.environ["IPYTHONDIR"])', '(folder / "metrics.json").write_text("{\\"cohort\\": 1}")')
     return tmp_path
 
 
