@@ -121,7 +121,7 @@ def changes(model: nn.Module, bags: Sequence[Bag], seed: int = 0) -> dict[str, f
     }
 
 # %% ../nbs/conformance.ipynb #c39b1772
-ONLY_THE_BEST_COUNTS = ("max", "max_instance", "concept_presence")  # a copy of an instance changes nothing
+ONLY_THE_BEST_COUNTS = ("max", "max_instance", "concept_presence", "deep_supervision")  # a copy of an instance changes nothing
 ONLY_PRESENCE_COUNTS = ("max_instance", "concept_presence")  # and nothing speaks against a finding
 
 
