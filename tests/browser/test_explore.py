@@ -85,7 +85,7 @@ def test_attention_overlays(lab, page, examples):
     overlay.get_by_role("button", name=re.compile("critical instance")).click()
     said = overlay.inner_text()
     assert f"image {selection.argmax() + 1} of {len(selection)}" in said
-    assert f"weight {float(f'{selection.max():.3g}'):.3g}" in said
+    assert f"weight {float(f'{selection.max():.4g}'):.4g}" in said
 
     beside = page.get_by_label("beside it")
     assert beside.locator("option:checked").inner_text() == "nothing"
