@@ -59,7 +59,7 @@ from .models.layers import fit_scalers
 from .models.outside import is_outside, outside_parameters, parse_options, require_conforming
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
-from .training.fit import FitSettings, batch_to_audit, choose_device, fit_in_processes, make_optimizer, someone_watches
+from .training.fit import FitSettings, batch_to_audit, choose_device, constant_loss, fit_in_processes, make_optimizer, someone_watches
 from .training.gradient_flow import audit_gradient_flow
 from .training.losses import MILLoss, balanced_class_weights
 from .training.prediction import Predictions, predict, write_attention
@@ -372,9 +372,7 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
 # %% ../nbs/experiment.ipynb #e1a129dd
 def beside_constant(train_labels: list[int], said: Predictions) -> dict[str, float | bool]:
     "Cross-entropy on validation of the frequencies of the training classes, and of the kept epoch; whether the latter is lower."
-    shares = np.bincount(train_labels, minlength=said.logits.shape[1]) / len(train_labels)
-    shares = np.maximum(shares, 1 / (2 * len(train_labels)))  # of a class that no training case has, half a case
-    constant, kept = cross_entropy_of(said.labels, np.tile(shares, (len(said.labels), 1))), cross_entropy_of(said.labels, said.probabilities)
+    constant, kept = constant_loss(train_labels, said.labels), cross_entropy_of(said.labels, said.probabilities)
     return {"validation_cross_entropy": constant, "kept_cross_entropy": kept, "better": kept < constant}
 
 

@@ -151,6 +151,8 @@ def selector_case(run: OpenRun, case: str) -> SelectorCase:
     "What the selector viewer shows of `case`: all recorded epochs and the kept one; of a test case that one alone."
     if run.parameters.model != "dual_stream":
         raise InputError(f"run {run.name}: model {run.parameters.model} has no selector whose temperature could be turned; choose a run of dual_stream")
+    if run.parameters.members > 1:
+        raise InputError(f"run {run.name}: is an ensemble of {run.parameters.members}, each with a selector of its own; choose a run with members 1")
     bag = run.bag(case)
     recorded = {epoch: arrays_of(run, case, epoch) for epoch in (epochs_of(run) if case in run.cases("validation") else [])}
     recorded[run.kept] = arrays_of(run, case)
@@ -284,7 +286,7 @@ WITH_EVIDENCE = ("max_instance", "concept_presence")  # scores of each instance 
 def fits(kind: str, values: Mapping[str, Any]) -> bool:
     "Whether a training run with these parameters shows volumes, patches, or (selector) a selector at work."
     if kind == "selector":
-        return values.get("model") == "dual_stream"
+        return values.get("model") == "dual_stream" and values.get("members", 1) == 1
     has_weights = values.get("model") in (*WITH_ATTENTION, *WITH_EVIDENCE)
     try:
         shows = kind_of(str(values.get("cohort")))

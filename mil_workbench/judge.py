@@ -32,7 +32,7 @@ from .models.build import build_model, model_options
 from .models.encode import encode_cohort
 from .models.encoders import Encoder
 from .models.layers import fit_scalers
-from .training.fit import FitSettings, fit, someone_watches
+from .training.fit import FitSettings, constant_loss, fit, someone_watches
 from .training.losses import MILLoss
 from .training.prediction import predict
 
@@ -80,8 +80,7 @@ def trial(cohort: Cohort, setting: Mapping[str, Any], defaults: Mapping[str, Any
         history = fit(model, loss, sets["train"], sets["validation"], FitSettings(**pick(FitSettings) | {"seed": seed, "device": "cpu"}), folder)
     said, kept = predict(model, sets["test"]), predict(model, sets["validation"])
     entropy = lambda each: -np.log(np.maximum(each.probabilities[np.arange(len(each.labels)), each.labels], 1e-12))
-    shares = np.bincount([bag.label for bag in sets["train"]], minlength=len(cohort.classes)) / len(sets["train"])
-    is_worse = entropy(kept).mean() >= -np.log(np.maximum(shares, 1e-12))[kept.labels].mean()
+    is_worse = entropy(kept).mean() >= constant_loss([bag.label for bag in sets["train"]], kept.labels)
     return pd.DataFrame({"case_id": said.ids, "label": said.labels, "probability": said.probabilities[:, -1], "cross_entropy": entropy(said), "worse_than_constant": is_worse, "epochs": len(history)})
 
 

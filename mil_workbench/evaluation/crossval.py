@@ -203,7 +203,8 @@ def _differences(pairs: Iterable[tuple[Pooled, Pooled]], n_draws: int) -> pd.Dat
 
 def beside_yardsticks(groups: dict[str, Pooled], yardsticks: dict[str, Pooled], n_draws: int = 2000) -> pd.DataFrame:  # a row per group and yardstick of its division
     "AUROC of each group less that of each yardstick on the same cases and folds, with its 95 % interval over patients, and in words whether the group beats it."
-    pairs = [(group, yardstick) for group in groups.values() for yardstick in yardsticks.values() if group.table.folds_hash.iloc[0] == yardstick.table.folds_hash.iloc[0]]
+    seen = lambda group: group.table[["folds_hash", "features"]].iloc[0].tolist()  # the same cases, by the same features
+    pairs = [(group, yardstick) for group in groups.values() for yardstick in yardsticks.values() if seen(group) == seen(yardstick)]
     table = _differences(pairs, n_draws).rename(columns={"group": "model", "other": "yardstick"})
     in_words = lambda row: "yes" if row.low > 0 else "no, it is below" if row.high < 0 else "not shown: the interval holds 0" if row.difference > 0 else "no"
     return table.assign(beats_it=[in_words(row) for row in table.itertuples()])

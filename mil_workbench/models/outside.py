@@ -109,7 +109,7 @@ class PaddedMIL(nn.Module):
     def forward(self, batch: BagBatch) -> MILOutput:
         offsets = batch.bag_offsets.tolist()
         bags = [self.decide(batch, start, stop, label) for start, stop, label in zip(offsets, offsets[1:], batch.labels)]
-        logits = torch.cat([self.all_logits(logits, len(bags)) for logits, _, _ in bags])  # (B, C)
+        logits = torch.cat([self.all_logits(logits) for logits, _, _ in bags])  # (B, C)
         losses = {term: torch.stack([terms[term] for _, _, terms in bags]).mean() for term in bags[0][2]}
         if any(weights is None for _, weights, _ in bags):
             return MILOutput(logits, losses=losses)
@@ -137,7 +137,7 @@ class PaddedMIL(nn.Module):
             logits, weights, *_ = self.network(bag, **beside, return_att=True) if "return_att" in self.asks_for else (self.network(bag, **beside), None)
         return logits, as_weights(weights, stop - start), {}
 
-    def all_logits(self, logits: Any, n_bags: int) -> Tensor:  # -> (1, C)
+    def all_logits(self, logits: Any) -> Tensor:  # -> (1, C)
         "Return the logits of all classes; of two classes there may be only that of the second."
         logits = logits[0] if isinstance(logits, tuple) else logits
         if isinstance(logits, Tensor) and logits.numel() == self.n_classes:
@@ -184,6 +184,8 @@ TOLERANCE = 1e-4  # of float32, times the largest logit
 @torch.no_grad()
 def require_conforming(model: nn.Module, bags: list[Bag], n_classes: int, name: str) -> None:
     "Raise an `InputError` that names what the `model` called `name` does wrong on `bags`, which are taken together and alone."
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError(f"model {name}: has no parameters that could be trained")
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
 

@@ -36,6 +36,7 @@ from ..data.bags import Bag, BagBatch, BagBatchSampler, BagDataset, SamplingStra
 from ..evaluation.metrics import METRICS, weighted_metrics
 from ..files import InputError, write_text
 from ..models.dual_stream import selectors_of
+from ..models.ensemble import within_member
 from .checkpoints import load_state, load_weights, save_checkpoint, save_state
 from .dynamics import batch_loss_spread, critical_instances, share_changed, sharpness
 from .gradient_flow import audit_gradient_flow, require_gradient_flow
@@ -98,11 +99,11 @@ def make_accelerator(settings: FitSettings) -> Accelerator:
 # %% ../../nbs/training/fit.ipynb #4bafaf12
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
     "AdamW (Loshchilov and Hutter 2019) with learning rates of their own for the encoder and the classifier."
-    special = {"embedding.encoder.": settings.encoder_lr, "classifier.": settings.classifier_lr}
+    special = {"embedding.encoder.": settings.encoder_lr, "classifier.": settings.classifier_lr, "classifiers.": settings.classifier_lr}
     by_lr: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            lr = next((lr for prefix, lr in special.items() if name.startswith(prefix) and lr), settings.lr)
+            lr = next((lr for prefix, lr in special.items() if within_member(name).startswith(prefix) and lr), settings.lr)
             by_lr.setdefault(lr, []).append(parameter)
     groups = [{"params": parameters, "lr": lr, "full_lr": lr} for lr, parameters in by_lr.items()]
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
@@ -218,11 +219,10 @@ def selects_from(settings: FitSettings) -> int:
     return max(annealed, min(settings.two_phase_epoch or 0, settings.epochs - 1))
 
 
-def constant_loss(train: Sequence[Bag], validation: Sequence[Bag]) -> float:
-    "Return the cross-entropy on `validation` of the frequencies of the training classes; a class that no training case has counts as half a case."
-    labels, judged = ([bag.label for bag in bags] for bags in (train, validation))
-    counts = np.bincount(labels, minlength=max(judged) + 1)
-    return float(-np.log(np.maximum(counts, 0.5)[judged] / len(labels)).mean())
+def constant_loss(train_labels: Sequence[int], labels: Sequence[int]) -> float:
+    "Return the cross-entropy on cases with `labels` of the frequencies of the training classes; a class that no training case has counts as half a case."
+    counts = np.bincount(train_labels, minlength=max(labels) + 1)
+    return float(-np.log(np.maximum(counts, 0.5)[labels] / len(train_labels)).mean())
 
 
 def best_epoch(history: list[dict], first: int, constant: float) -> int:
@@ -371,7 +371,7 @@ def fit(
 ) -> pd.DataFrame:  # the history, one row per epoch
     "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch. Raises `Preempted` when asked to stop."
     files, accelerator = Files(Path(folder)), make_accelerator(settings)
-    first, constant = counts_from(model, settings), constant_loss(train, validation)
+    first, constant = counts_from(model, settings), constant_loss([bag.label for bag in train], [bag.label for bag in validation])
     model.to(accelerator.device)
     optimizer = accelerator.prepare(make_optimizer(model, settings))
     dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)

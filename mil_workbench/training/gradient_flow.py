@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..data.bags import BagBatch
 from ..files import InputError
+from ..models.ensemble import within_member
 from ..models.layers import MILOutput, ReLUDropout
 
 # %% ../../nbs/training/gradient_flow.ipynb #f2a62452
@@ -96,7 +97,7 @@ def audit_gradient_flow(
         if not learns:
             return "frozen on purpose" if declared else "frozen"
         if norms[name] == 0:
-            return "nothing to choose" if any(name.startswith(part) for part in alone) else "no gradient"
+            return "nothing to choose" if any(within_member(name).startswith(part) for part in alone) else "no gradient"
         if optimizer is not None and any(id(p) not in rates for p in learns):
             return "not in the optimiser"
         if optimizer is not None and any(rates[id(p)] == 0 for p in learns):
