@@ -126,3 +126,15 @@ def test_nothing_forbidden_is_tracked():
     runs = [name for name in names if name.startswith("papermill_runs/") and not name.startswith(("papermill_runs/pages/", "papermill_runs/README"))]
     weights = [name for name in names if name.endswith((".safetensors", ".pt", ".pth", ".h5", ".npy", ".nii", ".nii.gz"))]
     assert not runs and not weights
+
+
+def test_the_readme_is_one_page_and_every_link_of_readme_and_guides_leads_somewhere():
+    assert len((ROOT / "README.md").read_text().split()) <= 900
+    pages = [ROOT / "nbs/index.ipynb", *sorted((ROOT / "nbs/guides").glob("*.ipynb"))]
+    assert len(pages) > 1
+    for page in pages:
+        text = "\n".join(source(cell) for cell in cells(page))
+        lost = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http") and not (page.parent / link).exists()]
+        assert not lost, f"{page.name}: {lost}"
+    lost = [link for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()) if not link.startswith("http") and not (ROOT / link).exists()]
+    assert not lost, lost
