@@ -44,7 +44,9 @@ N_CASES = 150  # of a phantom draw
 def in_memory(cohort: Cohort) -> Cohort:
     "Return `cohort` with its features read and its images left behind."
     read = lambda bag: bag.instances.read() if isinstance(bag.instances, Rows) else bag.instances
-    return replace(cohort, bags=tuple(replace(bag, instances=read(bag).float(), images=None, masks=None) for bag in cohort.bags))
+    return replace(
+        cohort, bags=tuple(replace(bag, instances=read(bag).float(), images=None, masks=None) for bag in cohort.bags)
+    )
 
 
 def development_cohort(name: str, n_cases: int = N_CASES) -> Cohort:
@@ -55,7 +57,9 @@ def development_cohort(name: str, n_cases: int = N_CASES) -> Cohort:
         sets = make_folds(cohort, 10, 0, "train_validation_test")[0]
         return replace(cohort, name=name, bags=tuple(cohort.pick(sorted(sets["train"] + sets["validation"]))))
     if not seed.isdigit() or int(seed) == 0 or base not in ("digits", *DRAWN):
-        raise InputError(f"development cohort {name!r} is not known; give one of {', '.join(MIL_FILES)}, or a draw with a seed from 1 on: digits@1, {', '.join(f'{each}@1' for each in DRAWN)}")
+        raise InputError(
+            f"development cohort {name!r} is not known; give one of {', '.join(MIL_FILES)}, or a draw with a seed from 1 on: digits@1, {', '.join(f'{each}@1' for each in DRAWN)}"
+        )
     if base == "digits":
         return replace(digit_bags(seed=int(seed)), name=name)
     images = DRAWN[base](resolve("stores") / f"{base}-draw{seed}-{n_cases}", n=n_cases, seed=int(seed))
@@ -63,35 +67,78 @@ def development_cohort(name: str, n_cases: int = N_CASES) -> Cohort:
     return in_memory(replace(encode_cohort(images, encoder, features_folder(images, encoder)), name=name))
 
 # %% ../nbs/judge.ipynb #4b17a39a
-def trial(cohort: Cohort, setting: Mapping[str, Any], defaults: Mapping[str, Any], fold: int, seed: int, n_folds: int) -> pd.DataFrame:  # a row per held-out case
+def trial(
+    cohort: Cohort, setting: Mapping[str, Any], defaults: Mapping[str, Any], fold: int, seed: int, n_folds: int
+) -> pd.DataFrame:  # a row per held-out case
     "Train the `setting` on `fold`, with folds and first weights by `seed`; case_id, label, probability of the last class, cross_entropy, and whether the kept epoch is worse than a constant."
     values = {**defaults, **setting}
-    sets = {name: cohort.pick(ids) for name, ids in make_folds(cohort, n_folds, seed, "train_validation_test")[fold].items()}
+    sets = {
+        name: cohort.pick(ids) for name, ids in make_folds(cohort, n_folds, seed, "train_validation_test")[fold].items()
+    }
     torch.manual_seed(seed)
     options = {name: values[name] for name in model_options(values["model"]) & set(values)}
     if values["model"] == "hierarchical_attention":
         options["levels"] = [level.name for level in cohort.bags[0].levels]
     clips = values["feature_scaling"] == "clipped"
-    model = build_model(values["model"], cohort.in_features, len(cohort.classes), members=values["members"], feature_dropout=values["feature_dropout"], clip_features=clips, **options)
+    model = build_model(
+        values["model"],
+        cohort.in_features,
+        len(cohort.classes),
+        members=values["members"],
+        feature_dropout=values["feature_dropout"],
+        clip_features=clips,
+        **options,
+    )
     fit_scalers(model, read_in_parts(sets["train"]))
     pick = lambda cls: {name: values[name] for name in inspect.signature(cls).parameters if name in values}
     loss = MILLoss(**{**pick(MILLoss), "class_weights": None})
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        history = fit(model, loss, sets["train"], sets["validation"], FitSettings(**pick(FitSettings) | {"seed": seed, "device": "cpu"}), folder)
+        history = fit(
+            model,
+            loss,
+            sets["train"],
+            sets["validation"],
+            FitSettings(**pick(FitSettings) | {"seed": seed, "device": "cpu"}),
+            folder,
+        )
     said, kept = predict(model, sets["test"]), predict(model, sets["validation"])
     entropy = lambda each: -np.log(np.maximum(each.probabilities[np.arange(len(each.labels)), each.labels], 1e-12))
     is_worse = entropy(kept).mean() >= constant_loss([bag.label for bag in sets["train"]], kept.labels)
-    return pd.DataFrame({"case_id": said.ids, "label": said.labels, "probability": said.probabilities[:, -1], "cross_entropy": entropy(said), "worse_than_constant": is_worse, "epochs": len(history)})
+    return pd.DataFrame(
+        {
+            "case_id": said.ids,
+            "label": said.labels,
+            "probability": said.probabilities[:, -1],
+            "cross_entropy": entropy(said),
+            "worse_than_constant": is_worse,
+            "epochs": len(history),
+        }
+    )
 
-
-def trials(cohorts: Sequence[Cohort], settings: Mapping[str, Mapping[str, Any]], defaults: Mapping[str, Any], n_folds: int = 5, seeds: Sequence[int] = (0, 1), n_workers: int = 2) -> pd.DataFrame:
+# %% ../nbs/judge.ipynb #93a565c2
+def trials(
+    cohorts: Sequence[Cohort],
+    settings: Mapping[str, Mapping[str, Any]],
+    defaults: Mapping[str, Any],
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0, 1),
+    n_workers: int = 2,
+) -> pd.DataFrame:
     "All trials of the `settings` (name -> what differs from the defaults), with columns cohort, setting, seed and fold."
 
     def one(cohort: Cohort, name: str, seed: int, fold: int) -> pd.DataFrame:
         torch.set_num_threads(1)
-        return trial(cohort, settings[name], defaults, fold, seed, n_folds).assign(cohort=cohort.name, setting=name, seed=seed, fold=fold)
+        return trial(cohort, settings[name], defaults, fold, seed, n_folds).assign(
+            cohort=cohort.name, setting=name, seed=seed, fold=fold
+        )
 
-    asked = [(cohort, name, seed, fold) for cohort in cohorts for seed in seeds for fold in range(n_folds) for name in settings]
+    asked = [
+        (cohort, name, seed, fold)
+        for cohort in cohorts
+        for seed in seeds
+        for fold in range(n_folds)
+        for name in settings
+    ]
     done = Parallel(n_jobs=n_workers, return_as="generator")(delayed(one)(*each) for each in asked)
     return pd.concat(tqdm(done, total=len(asked), unit="trial", disable=not someone_watches()), ignore_index=True)
 
@@ -100,26 +147,47 @@ def score_settings(table: pd.DataFrame) -> pd.DataFrame:  # a row per cohort and
     "Cross-entropy, accuracy at one half and AUROC of two classes, means over seeds, and the share of trials whose kept epoch is worse than a constant."
 
     def scores(own: pd.DataFrame) -> pd.Series:
-        ranks = [auroc(*weights_by_score((each.label == 1).to_numpy(), each.probability.to_numpy(), np.ones((1, len(each)))))[0] for _, each in own.groupby("seed")]
+        ranks = [
+            auroc(
+                *weights_by_score((each.label == 1).to_numpy(), each.probability.to_numpy(), np.ones((1, len(each))))
+            )[0]
+            for _, each in own.groupby("seed")
+        ]
         right = (own.probability >= 0.5) == (own.label == 1)
-        return pd.Series({"cross-entropy": own.cross_entropy.mean(), "accuracy": right.mean(), "AUROC": np.mean(ranks), "kept worse than a constant": own.groupby(["seed", "fold"]).worse_than_constant.first().mean()})
+        return pd.Series(
+            {
+                "cross-entropy": own.cross_entropy.mean(),
+                "accuracy": right.mean(),
+                "AUROC": np.mean(ranks),
+                "kept worse than a constant": own.groupby(["seed", "fold"]).worse_than_constant.first().mean(),
+            }
+        )
 
     return table.groupby(["cohort", "setting"], sort=False).apply(scores, include_groups=False)
 
-
-def differences(table: pd.DataFrame, base: str) -> pd.DataFrame:  # a row per setting and cohort, and one of all cohorts together
+# %% ../nbs/judge.ipynb #6dbceb87
+def differences(
+    table: pd.DataFrame, base: str
+) -> pd.DataFrame:  # a row per setting and cohort, and one of all cohorts together
     "Cross-entropy and AUROC of each setting less those of the setting `base`, with 95 % intervals over cases."
     rows = []
     for cohort, own in table.groupby("cohort", sort=False):
         wide = lambda what, name: own[own.setting == name].pivot(index="seed", columns="case_id", values=what)
         labels = own.drop_duplicates("case_id").set_index("case_id").label[wide("label", base).columns].to_numpy()
-        ranked = lambda name, weights: np.mean([auroc(*weights_by_score(labels == 1, each, weights)) for each in wide("probability", name).to_numpy()], axis=0)
+        ranked = lambda name, weights: np.mean(
+            [auroc(*weights_by_score(labels == 1, each, weights)) for each in wide("probability", name).to_numpy()],
+            axis=0,
+        )
         for name in own.setting.unique():
             if name == base:
                 continue
             gap = (wide("cross_entropy", name) - wide("cross_entropy", base)).mean().to_numpy()
-            score = lambda weights: np.stack([weights @ gap / weights.sum(1), ranked(name, weights) - ranked(base, weights)], axis=1)
-            for what, metric in zip(("cross-entropy", "AUROC"), bootstrap(score, labels, np.array(wide("label", base).columns, dtype=str))):
+            score = lambda weights: np.stack(
+                [weights @ gap / weights.sum(1), ranked(name, weights) - ranked(base, weights)], axis=1
+            )
+            for what, metric in zip(
+                ("cross-entropy", "AUROC"), bootstrap(score, labels, np.array(wide("label", base).columns, dtype=str))
+            ):
                 rows.append((name, what, cohort, metric.value, metric.low, metric.high))
     found = pd.DataFrame(rows, columns=["setting", "score", "cohort", "difference", "low", "high"])
     together = []

@@ -70,9 +70,14 @@ def yardstick_probabilities(
         return probabilities
 
     def validation_loss(classifier) -> float:
-        return log_loss([bag.label for bag in validation], all_classes(classifier, of_validation), labels=range(n_classes))
+        return log_loss(
+            [bag.label for bag in validation], all_classes(classifier, of_validation), labels=range(n_classes)
+        )
 
-    linear = [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(rows, labels) for strength in STRENGTHS]
+    linear = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(rows, labels)
+        for strength in STRENGTHS
+    ]
     forest = RandomForestClassifier(TREES, random_state=seed).fit(rows, labels)
     for name, classifier in zip(YARDSTICKS[1:], (min(linear, key=validation_loss), forest)):
         found[name] = {name: all_classes(classifier, values) for name, values in by_set.items()}

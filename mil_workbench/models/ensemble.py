@@ -38,7 +38,9 @@ class EnsembleMIL(nn.Module):
         log_probabilities = torch.stack([output.logits.log_softmax(1) for output in outputs])  # (members, B, C)
         return MILOutput(
             logits=torch.logsumexp(log_probabilities, 0) - torch.tensor(float(len(outputs))).log(),
-            attention={level: mean_of([output.attention[level] for output in outputs]) for level in outputs[0].attention},
+            attention={
+                level: mean_of([output.attention[level] for output in outputs]) for level in outputs[0].attention
+            },
             instance_attention=mean_of([output.instance_attention for output in outputs]),
             scores=mean_of([output.scores for output in outputs]),
             selection=mean_of([output.selection for output in outputs]),

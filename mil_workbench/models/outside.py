@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['PADDED', 'TORCHMIL', 'TORCHMIL_OPTIONS', 'INSTALL', 'WIDTHS', 'CLASSES', 'NEIGHBOURS', 'TOLERANCE', 'import_class',
-           'parse_options', 'build_from', 'neighbour_graph', 'PaddedMIL', 'as_weights', 'is_outside',
-           'outside_parameters', 'build_outside', 'require_conforming', 'require_shapes']
+           'parse_options', 'build_from', 'neighbour_graph', 'sizes_for', 'inputs_beside', 'all_logits', 'PaddedMIL',
+           'as_weights', 'is_outside', 'outside_parameters', 'build_outside', 'require_conforming', 'require_shapes']
 
 # %% ../../nbs/models/outside.ipynb #3af9e26e
 import importlib
@@ -39,7 +39,11 @@ def import_class(name: str) -> type[nn.Module]:
     try:
         found = getattr(importlib.import_module(module_name), class_name)
     except Exception as error:  # whatever the module does when it is imported
-        reason = INSTALL if name.startswith("torchmil") and isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        reason = (
+            INSTALL
+            if name.startswith("torchmil") and isinstance(error, ImportError)
+            else f"{type(error).__name__}: {error}"
+        )
         raise InputError(f"model {name}: cannot be imported ({reason})") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise InputError(f"model {name}: is no subclass of torch.nn.Module, but {found!r}")
@@ -52,7 +56,9 @@ def parse_options(text: str | None) -> dict[str, Any]:
     for entry in filter(str.strip, (text or "").split(";")):
         name, equals, value = (part.strip() for part in entry.partition("="))
         if not equals or not name.isidentifier():
-            raise InputError(f"model_options {text!r}: {entry.strip()!r} is not of the form name=value; entries are separated by semicolons")
+            raise InputError(
+                f"model_options {text!r}: {entry.strip()!r} is not of the form name=value; entries are separated by semicolons"
+            )
         try:
             options[name] = literal_eval(value)
         except (ValueError, SyntaxError):
@@ -89,63 +95,78 @@ def neighbour_graph(places: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:  # 
     return root[:, None] * adjacency * root
 
 # %% ../../nbs/models/outside.ipynb #de8eb714
+def sizes_for(name: str, cls: type[nn.Module], in_features: int, n_classes: int) -> dict[str, Any]:
+    "Return the width of an instance and the number of classes by the names that the constructor of `cls` has for them."
+    taken = inspect.signature(cls).parameters
+    width, classes = (next((each for each in names if each in taken), None) for names in (WIDTHS, CLASSES))
+    if width is None:
+        names = ", ".join(WIDTHS)
+        raise InputError(f"model {name}: its constructor takes none of {names}, so it cannot be told how wide an instance is")
+    if classes is None and n_classes != 2:
+        names = ", ".join(CLASSES)
+        raise InputError(f"model {name}: its constructor takes none of {names}, and the cohort has {n_classes} classes")
+    sizes = {width: (in_features,) if width == "in_shape" else in_features}
+    return sizes | ({classes: n_classes} if classes else {})
+
+
+def inputs_beside(name: str, asks_for: set[str], bag: Tensor, coords: Tensor | None) -> dict[str, Tensor]:  # bag (1, N, D)
+    "Return what a network that `asks_for` it is given beside the bag: places, graph, and a mask that hides nothing."
+    if "coords" in asks_for and coords is None:
+        raise InputError(f"model {name}: needs the places of instances, which this cohort has not; choose another model")
+    beside = {"coords": coords[None].to(bag.device)} if "coords" in asks_for else {}
+    if "adj" in asks_for:
+        beside["adj"] = neighbour_graph(bag[0].detach() if coords is None else coords)[None].to(bag)
+    if "mask" in asks_for:
+        beside["mask"] = torch.ones(bag.shape[:2], dtype=torch.bool, device=bag.device)
+    return beside
+
+
+def all_logits(name: str, logits: Any, n_classes: int) -> Tensor:  # -> (1, C)
+    "Return the logits of all classes for one bag; of two classes a model may give only that of the second."
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    if isinstance(logits, Tensor) and logits.numel() == n_classes:
+        return logits.reshape(1, -1)
+    if isinstance(logits, Tensor) and logits.numel() == 1 and n_classes == 2:
+        return F.pad(logits.reshape(1, 1), (1, 0))
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    raise InputError(f"model {name}: returns {shape} for one bag, where logits of {n_classes} classes are wanted")
+
+# %% ../../nbs/models/outside.ipynb #2246894d
 class PaddedMIL(nn.Module):
     "A model that takes padded bags (B, N, D), given one bag at a time."
 
     def __init__(self, name: str, cls: type[nn.Module], in_features: int, n_classes: int, options: dict[str, Any]):
         super().__init__()
-        taken = inspect.signature(cls).parameters
-        width, classes = (next((each for each in names if each in taken), None) for names in (WIDTHS, CLASSES))
-        if width is None and not options.keys() & set(WIDTHS):
-            raise InputError(f"model {name}: its constructor takes none of {', '.join(WIDTHS)}, so it cannot be told how wide an instance is")
-        if classes is None and n_classes != 2:
-            raise InputError(f"model {name}: its constructor takes none of {', '.join(CLASSES)}, and the cohort has {n_classes} classes")
-        sizes = {width: (in_features,) if width == "in_shape" else in_features} | ({classes: n_classes} if classes else {})
         self.name, self.n_classes = name, n_classes
         self.standardise = Standardise(in_features)
-        self.network = build_from(cls, name, sizes, options)
+        self.network = build_from(cls, name, sizes_for(name, cls, in_features, n_classes), options)
         self.asks_for = set(inspect.signature(self.network.forward).parameters)
 
     def forward(self, batch: BagBatch) -> MILOutput:
         offsets = batch.bag_offsets.tolist()
-        bags = [self.decide(batch, start, stop, label) for start, stop, label in zip(offsets, offsets[1:], batch.labels)]
-        logits = torch.cat([self.all_logits(logits) for logits, _, _ in bags])  # (B, C)
+        bags = [self.decide(batch, *each) for each in zip(offsets, offsets[1:], batch.labels)]
+        logits = torch.cat([all_logits(self.name, logits, self.n_classes) for logits, _, _ in bags])  # (B, C)
         losses = {term: torch.stack([terms[term] for _, _, terms in bags]).mean() for term in bags[0][2]}
         if any(weights is None for _, weights, _ in bags):
             return MILOutput(logits, losses=losses)
         weights = torch.cat([weights for _, weights, _ in bags])  # (N,)
         return MILOutput(logits, flat_attention(batch, weights), weights, losses=losses)
 
-    def decide(self, batch: BagBatch, start: int, stop: int, label: Tensor) -> tuple[Any, Tensor | None, dict[str, Tensor]]:  # logits, weights, loss terms
-        "Return what the network says of one bag."
+    def decide(self, batch: BagBatch, start: int, stop: int, label: Tensor) -> tuple[Any, Tensor | None, dict[str, Tensor]]:
+        "Return logits, weights and further loss terms of the bag whose instances lie from `start` up to `stop`."
         bag = self.standardise(batch.read(start, stop))[None]  # (1, N, D)
-        coords = None if batch.coords is None else batch.coords[start:stop]
-        if "coords" in self.asks_for and coords is None:
-            raise InputError(f"model {self.name}: needs the places of instances, which this cohort has not; choose another model")
-        beside = {"coords": None if coords is None else coords[None].to(bag.device)} if "coords" in self.asks_for else {}
-        if "adj" in self.asks_for:
-            beside["adj"] = neighbour_graph(bag[0].detach() if coords is None else coords)[None].to(bag)
-        if "mask" in self.asks_for:
-            beside["mask"] = torch.ones(1, stop - start, dtype=torch.bool, device=bag.device)
-        if self.training and hasattr(self.network, "compute_loss"):
+        beside = inputs_beside(self.name, self.asks_for, bag, None if batch.coords is None else batch.coords[start:stop])
+        if self.training and self.name.startswith(TORCHMIL):
             logits, terms = self.network.compute_loss(label[None].float(), bag, **beside)
             return logits, None, dict(list(terms.items())[1:])  # the first is the bag's own, and ours takes its place
         if self.training:
             return self.network(bag, **beside), None, {}
         with torch.random.fork_rng():  # some models draw in evaluation too: the same for every bag
             torch.manual_seed(0)
-            logits, weights, *_ = self.network(bag, **beside, return_att=True) if "return_att" in self.asks_for else (self.network(bag, **beside), None)
+            if "return_att" not in self.asks_for:
+                return self.network(bag, **beside), None, {}
+            logits, weights, *_ = self.network(bag, **beside, return_att=True)
         return logits, as_weights(weights, stop - start), {}
-
-    def all_logits(self, logits: Any) -> Tensor:  # -> (1, C)
-        "Return the logits of all classes; of two classes there may be only that of the second."
-        logits = logits[0] if isinstance(logits, tuple) else logits
-        if isinstance(logits, Tensor) and logits.numel() == self.n_classes:
-            return logits.reshape(1, -1)
-        if isinstance(logits, Tensor) and logits.numel() == 1 and self.n_classes == 2:
-            return F.pad(logits.reshape(1, 1), (1, 0))
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise InputError(f"model {self.name}: returns {shape} for one bag, where logits of {self.n_classes} classes are wanted")
 
 # %% ../../nbs/models/outside.ipynb #31f9e32b
 def as_weights(values: Any, n: int) -> Tensor | None:  # -> (N,)
@@ -172,7 +193,13 @@ def build_outside(name: str, in_features: int, n_classes: int, options: dict[str
     "Return the model called `package.module:Class`, `padded:package.module:Class` or `torchmil:Class`."
     if name.startswith(TORCHMIL):
         class_name = name.removeprefix(TORCHMIL)
-        return PaddedMIL(name, import_class(f"torchmil.models:{class_name}"), in_features, n_classes, TORCHMIL_OPTIONS.get(class_name, {}) | options)
+        return PaddedMIL(
+            name,
+            import_class(f"torchmil.models:{class_name}"),
+            in_features,
+            n_classes,
+            TORCHMIL_OPTIONS.get(class_name, {}) | options,
+        )
     if name.startswith(PADDED):
         return PaddedMIL(name, import_class(name.removeprefix(PADDED)), in_features, n_classes, options)
     return build_from(import_class(name), name, {"in_features": in_features, "n_classes": n_classes}, options)
@@ -196,8 +223,14 @@ def require_conforming(model: nn.Module, bags: list[Bag], n_classes: int, name: 
         except InputError:
             raise
         except Exception as error:
-            hint = f"; a model of tensors (B, N, D) is called {PADDED}{name}" if isinstance(error, (AttributeError, TypeError)) and not name.startswith((PADDED, TORCHMIL)) else ""
-            raise InputError(f"model {name}: fails on {' and '.join(bag.id for bag in some)} ({type(error).__name__}: {error}){hint}") from None
+            hint = (
+                f"; a model of tensors (B, N, D) is called {PADDED}{name}"
+                if isinstance(error, (AttributeError, TypeError)) and not name.startswith((PADDED, TORCHMIL))
+                else ""
+            )
+            raise InputError(
+                f"model {name}: fails on {' and '.join(bag.id for bag in some)} ({type(error).__name__}: {error}){hint}"
+            ) from None
         require_shapes(output, batch, n_classes, name)
         return output
 
@@ -205,23 +238,35 @@ def require_conforming(model: nn.Module, bags: list[Bag], n_classes: int, name: 
     for i, bag in enumerate(bags):
         alone = output_of([bag]).logits[0]
         if (alone - together.logits[i]).abs().max() > TOLERANCE * max(1.0, float(alone.abs().max())):
-            raise InputError(f"model {name}: its logits of case {bag.id} are {alone.tolist()} alone, but {together.logits[i].tolist()} beside other cases; a bag must not change with its neighbours")
+            raise InputError(
+                f"model {name}: its logits of case {bag.id} are {alone.tolist()} alone, but {together.logits[i].tolist()} beside other cases; a bag must not change with its neighbours"
+            )
     model.train(was_training)
 
-
+# %% ../../nbs/models/outside.ipynb #71a671c8
 def require_shapes(output: Any, batch: BagBatch, n_classes: int, name: str) -> None:
     "Raise an `InputError` where `output` is no `MILOutput` of `batch`."
     n = int(batch.bag_offsets[-1])
     if not isinstance(output, MILOutput):
-        raise InputError(f"model {name}: returns {type(output).__name__}, not a MILOutput; a model of tensors (B, N, D) is called {PADDED}{name}")
+        raise InputError(
+            f"model {name}: returns {type(output).__name__}, not a MILOutput; a model of tensors (B, N, D) is called {PADDED}{name}"
+        )
     if tuple(output.logits.shape) != (len(batch), n_classes):
-        raise InputError(f"model {name}: its logits have shape {tuple(output.logits.shape)}, for {len(batch)} bags of {n_classes} classes ({len(batch)}, {n_classes}) is wanted")
+        raise InputError(
+            f"model {name}: its logits have shape {tuple(output.logits.shape)}, for {len(batch)} bags of {n_classes} classes ({len(batch)}, {n_classes}) is wanted"
+        )
     if not output.logits.isfinite().all():
         raise InputError(f"model {name}: its logits are not finite")
-    for what, values in (("instance_attention", output.instance_attention), ("scores", output.scores), ("selection", output.selection)):
+    for what, values in (
+        ("instance_attention", output.instance_attention),
+        ("scores", output.scores),
+        ("selection", output.selection),
+    ):
         if values is not None and (len(values) != n or values.dim() != (1 if what == "instance_attention" else 2)):
             raise InputError(f"model {name}: its {what} has shape {tuple(values.shape)}, for {n} instances")
     if output.instance_attention is not None:
         sums = segment_sum(output.instance_attention, batch.bag_offsets)
         if (sums - 1).abs().max() > TOLERANCE:
-            raise InputError(f"model {name}: its instance_attention sums to {float(sums[0]):.3g} in case {batch.ids[0]}, not to 1")
+            raise InputError(
+                f"model {name}: its instance_attention sums to {float(sums[0]):.3g} in case {batch.ids[0]}, not to 1"
+            )

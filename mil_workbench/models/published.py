@@ -40,7 +40,11 @@ class ClamSB(nn.Module):
         embedded = embed(self.embedding, batch)  # (N, H)
         weights = segment_softmax(self.attention(embedded), batch.bag_offsets)  # (N,)
         pooled = segment_sum(weights[:, None] * embedded, batch.bag_offsets)  # (B, H)
-        losses = {"clam_instances": self.instance_weight * self.instance_loss(embedded, weights, batch)} if self.training else {}
+        losses = (
+            {"clam_instances": self.instance_weight * self.instance_loss(embedded, weights, batch)}
+            if self.training
+            else {}
+        )
         return MILOutput(self.classifier(pooled), flat_attention(batch, weights), weights, losses=losses)
 
     def instance_loss(self, embedded: Tensor, weights: Tensor, batch: BagBatch) -> Tensor:  # (N, H), (N,) -> scalar
@@ -50,7 +54,9 @@ class ClamSB(nn.Module):
             k = min(self.k_sample, (stop - start) // 2)
             if k:
                 order = weights[start:stop].detach().argsort(descending=True, stable=True) + start
-                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])])[:, 2 * label : 2 * label + 2]  # (2 k, 2)
+                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])])[
+                    :, 2 * label : 2 * label + 2
+                ]  # (2 k, 2)
                 is_shown = torch.arange(2 * k, device=logits.device) < k
                 losses.append(F.cross_entropy(logits, is_shown.long()))
         return torch.stack(losses).mean() if losses else embedded.sum() * 0  # no bag has two instances
@@ -63,26 +69,42 @@ class TransformerLayer(nn.Module):
         super().__init__()
         self.before_attention, self.before_network = nn.LayerNorm(features), nn.LayerNorm(features)
         self.query_key_value, self.out = nn.Linear(features, 3 * features), nn.Linear(features, features)
-        self.network = nn.Sequential(nn.Linear(features, features), nn.GELU(), nn.Dropout(dropout), nn.Linear(features, features))
+        self.network = nn.Sequential(
+            nn.Linear(features, features), nn.GELU(), nn.Dropout(dropout), nn.Linear(features, features)
+        )
         self.heads, self.dropout = heads, nn.Dropout(dropout)
 
     def forward(self, tokens: Tensor, sizes: list[int]) -> Tensor:
         split = self.query_key_value(self.before_attention(tokens)).view(len(tokens), 3, self.heads, -1)
-        bags = [F.scaled_dot_product_attention(*part.permute(1, 2, 0, 3)).transpose(0, 1) for part in split.split(sizes)]  # (n, heads, H / heads) each
+        bags = [
+            F.scaled_dot_product_attention(*part.permute(1, 2, 0, 3)).transpose(0, 1) for part in split.split(sizes)
+        ]  # (n, heads, H / heads) each
         tokens = tokens + self.dropout(self.out(torch.cat(bags).flatten(1)))
         return tokens + self.dropout(self.network(self.before_network(tokens)))
 
-    def class_attention(self, tokens: Tensor, sizes: list[int], classes: Tensor) -> Tensor:  # rows of the class tokens (B,) -> (T,)
+    def class_attention(
+        self, tokens: Tensor, sizes: list[int], classes: Tensor
+    ) -> Tensor:  # rows of the class tokens (B,) -> (T,)
         "Return how much each bag's class token attends to each of its tokens, mean over heads."
-        query, key, _ = self.query_key_value(self.before_attention(tokens)).view(len(tokens), 3, self.heads, -1).unbind(1)
+        query, key, _ = (
+            self.query_key_value(self.before_attention(tokens)).view(len(tokens), 3, self.heads, -1).unbind(1)
+        )
         own = query[classes].repeat_interleave(torch.tensor(sizes, device=tokens.device), 0)
         return segment_softmax((own * key).sum(-1) / key.shape[-1] ** 0.5, offsets_of(sizes)).mean(1)
 
-
+# %% ../../nbs/models/published.ipynb #98b820db
 class TransformerMIL(nn.Module):
     "Transformer layers over the instances of a bag and a class token (Wagner et al. 2023)."
 
-    def __init__(self, in_features: int, n_classes: int, hidden_features: int = 512, layers: int = 2, heads: int = 8, dropout: float = 0.25):
+    def __init__(
+        self,
+        in_features: int,
+        n_classes: int,
+        hidden_features: int = 512,
+        layers: int = 2,
+        heads: int = 8,
+        dropout: float = 0.25,
+    ):
         super().__init__()
         self.embedding = Embedding(in_features, hidden_features, dropout=0.0)
         self.class_token = nn.Parameter(torch.randn(hidden_features) * 0.02)
@@ -101,7 +123,9 @@ class TransformerMIL(nn.Module):
         logits = self.classifier(self.normalise(tokens[classes]))
         is_instance = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device).index_fill(0, classes, False)
         attended = self.layers[-1].class_attention(before, sizes, classes)[is_instance]
-        weights = attended / segment_sum(attended, batch.bag_offsets).repeat_interleave(batch.bag_offsets.diff().to(tokens.device))
+        weights = attended / segment_sum(attended, batch.bag_offsets).repeat_interleave(
+            batch.bag_offsets.diff().to(tokens.device)
+        )
         return MILOutput(logits, flat_attention(batch, weights), weights)
 
 # %% ../../nbs/models/published.ipynb #5c3adf06
@@ -112,7 +136,9 @@ class DeepSupervisionMIL(nn.Module):
         super().__init__()
         widths = (256, 128, 64)
         self.embedding = Embedding(in_features, widths[0], dropout)
-        self.deeper = nn.ModuleList(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in zip(widths, widths[1:]))
+        self.deeper = nn.ModuleList(
+            nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in zip(widths, widths[1:])
+        )
         self.classifiers = nn.ModuleList(nn.Linear(width, n_classes) for width in widths)
         self.pool = {"max": segment_max, "mean": segment_mean}[pooling]
 
@@ -120,7 +146,9 @@ class DeepSupervisionMIL(nn.Module):
         embedded = [embed(self.embedding, batch)]  # (N, 256)
         for layer in self.deeper:
             embedded.append(layer(embedded[-1]))
-        decisions = [classify(self.pool(each, batch.bag_offsets)) for classify, each in zip(self.classifiers, embedded)]  # (B, C) each
+        decisions = [
+            classify(self.pool(each, batch.bag_offsets)) for classify, each in zip(self.classifiers, embedded)
+        ]  # (B, C) each
         probabilities = torch.stack([logits.log_softmax(1) for logits in decisions])
         members = tuple(MILOutput(logits) for logits in decisions) if self.training else ()
         return MILOutput(torch.logsumexp(probabilities, 0), members=members)
