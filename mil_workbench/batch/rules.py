@@ -53,7 +53,7 @@ LEAST = {  # name: (least value, whether it may be reached)
     "top_k": (1, True), "temperature_start": (0, False), "temperature_end": (0, False), "label_smoothing": (0, True), "focal_alpha": (0, False),
     "focal_gamma": (0, True), "entropy_weight": (0, True), "confidence_weight": (0, True), "max_instance_weight": (0, True),
     "two_phase_epoch": (1, True), "lr": (0, False), "classifier_lr": (0, False), "weight_decay": (0, True), "dropout": (0, True),
-    "attention_layers": (1, True), "members": (1, True), "feature_dropout": (0, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "patience": (1, True),
+    "attention_layers": (1, True), "members": (1, True), "feature_dropout": (0, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "ema": (0, False), "min_epochs": (1, True), "patience": (1, True),
     "n_processes": (1, True), "seed": (0, True), "folds_seed": (0, True), "slice_size": (32, True), "encoder_chunk": (1, True), "encoder_lr": (0, False),
     "accumulate": (1, True), "patch_size": (16, True), "um_per_pixel": (0, False), "patches_per_section": (1, True),
     "attention_dropout": (0, True), "classifier_dropout": (0, True), "shard": (0, True), "n_shards": (1, True), "worker": (0, True), "trials": (1, True), "folds_per_trial": (1, True),
@@ -133,6 +133,12 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     for name in ("label_smoothing", "dropout", "feature_dropout", "attention_dropout", "classifier_dropout"):
         if values[name] >= 1:
             raise InputError(f"{name} must be below 1, not {values[name]}")
+    if values["ema"] is not None and values["ema"] >= 1:
+        raise InputError(f"ema must be below 1, not {values['ema']}: an average that keeps all of itself never moves")
+    if values["min_epochs"] > values["epochs"]:
+        raise InputError(f"min_epochs {values['min_epochs']} is more than the {values['epochs']} epochs there are: give at most {values['epochs']}")
+    if values["min_epochs"] > 1 and values["patience"] is None:
+        raise InputError(f"min_epochs {values['min_epochs']} has no effect without patience: give patience too, or leave it out")
     if values["folds"] is None and values["fold"] >= values["n_folds"]:
         raise InputError(f"fold {values['fold']} is out of range: n_folds {values['n_folds']} gives folds 0 to {values['n_folds'] - 1}")
     if values["two_phase_epoch"] is not None and values["two_phase_epoch"] >= values["epochs"]:
