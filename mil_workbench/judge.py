@@ -26,7 +26,7 @@ from .data.phantoms import mri_phantom
 from .data.splits import make_folds
 from .data.stain_phantoms import stain_phantom
 from .evaluation.metrics import auroc, bootstrap, weights_by_score
-from .experiment import DEFAULT_ENCODER, features_folder, read_in_parts
+from .experiment import DEFAULT_ENCODER, features_folder, read_in_parts, score_instances
 from .files import InputError, resolve
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort
@@ -70,7 +70,7 @@ def development_cohort(name: str, n_cases: int = N_CASES) -> Cohort:
 def trial(
     cohort: Cohort, setting: Mapping[str, Any], defaults: Mapping[str, Any], fold: int, seed: int, n_folds: int
 ) -> pd.DataFrame:  # a row per held-out case
-    "Train the `setting` on `fold`, with folds and first weights by `seed`; case_id, label, probability of the last class, cross_entropy, and whether the kept epoch is worse than a constant."
+    "Train the `setting` on `fold`, with folds and first weights by `seed`; case_id, label, probability of the last class, cross_entropy; of the whole trial, the mean cross-entropy on its training cases, the instance AUROC of the weights (nan where the finding's place is not known), and whether the kept epoch is worse than a constant."
     values = {**defaults, **setting}
     sets = {
         name: cohort.pick(ids) for name, ids in make_folds(cohort, n_folds, seed, "train_validation_test")[fold].items()
@@ -103,6 +103,8 @@ def trial(
         )
     said, kept = predict(model, sets["test"]), predict(model, sets["validation"])
     entropy = lambda each: -np.log(np.maximum(each.probabilities[np.arange(len(each.labels)), each.labels], 1e-12))
+    learned = entropy(predict(model, sets["train"])).mean()
+    found = score_instances(sets["test"], said, sets["train"]).get("auroc", np.nan)
     is_worse = entropy(kept).mean() >= constant_loss([bag.label for bag in sets["train"]], kept.labels)
     return pd.DataFrame(
         {
@@ -110,6 +112,8 @@ def trial(
             "label": said.labels,
             "probability": said.probabilities[:, -1],
             "cross_entropy": entropy(said),
+            "training_cross_entropy": learned,
+            "instance_auroc": found,
             "worse_than_constant": is_worse,
             "epochs": len(history),
         }
@@ -144,7 +148,7 @@ def trials(
 
 # %% ../nbs/judge.ipynb #8dcca560
 def score_settings(table: pd.DataFrame) -> pd.DataFrame:  # a row per cohort and setting
-    "Cross-entropy, accuracy at one half and AUROC of two classes, means over seeds, and the share of trials whose kept epoch is worse than a constant."
+    "Cross-entropy on held-out and on training cases, accuracy at one half and AUROC of two classes, instance AUROC, means over seeds, and the share of trials whose kept epoch is worse than a constant."
 
     def scores(own: pd.DataFrame) -> pd.Series:
         ranks = [
@@ -154,12 +158,15 @@ def score_settings(table: pd.DataFrame) -> pd.DataFrame:  # a row per cohort and
             for _, each in own.groupby("seed")
         ]
         right = (own.probability >= 0.5) == (own.label == 1)
+        of_trials = own.groupby(["seed", "fold"]).first()
         return pd.Series(
             {
                 "cross-entropy": own.cross_entropy.mean(),
+                "of training cases": of_trials.training_cross_entropy.mean(),
                 "accuracy": right.mean(),
                 "AUROC": np.mean(ranks),
-                "kept worse than a constant": own.groupby(["seed", "fold"]).worse_than_constant.first().mean(),
+                "instance AUROC": of_trials.instance_auroc.mean(),
+                "kept worse than a constant": of_trials.worse_than_constant.mean(),
             }
         )
 

@@ -138,8 +138,8 @@ def project(tmp_path):
     return tmp_path
 
 
-def test_four_killed_runs_end_as_one_left_alone(project):
-    killed_and_resumed(project, n=4, seed=1)
+def test_two_killed_runs_end_as_one_left_alone(project):
+    killed_and_resumed(project, n=2, seed=1)
 
 
 @pytest.mark.slow

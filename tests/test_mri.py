@@ -61,7 +61,7 @@ def test_brats_folder_to_scores(run_notebook, tmp_path, brats_folder):
 @of_one_folder
 def test_trained_encoder_and_3d_network(run_notebook, tmp_path, brats_folder):
     trained = {"train_encoder": True, "encoder_weights": "none", "augment": True, "bag_size": 8, "sampling_strategy": "entropy", "encoder_chunk": 8, "accumulate": 2, "encoder_lr": 1e-4}
-    done = run_notebook(**SMALL, cohort=brats_folder, run_name="trained", **trained)
+    done = run_notebook(**SMALL | {"epochs": 1, "warmup_epochs": 0}, cohort=brats_folder, run_name="trained", **trained)
     assert done.returncode == 0, done.stderr[-2000:]
     model, _ = load_checkpoint(tmp_path / "papermill_runs/mri/trained/checkpoints/best.safetensors")
     assert model.embedding.encoder.description["name"] == "resnet18"
@@ -123,6 +123,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """
 
 
+@pytest.mark.slow  # two minutes; the chapter training/scaling says the same of fewer patches
 def test_memory_follows_the_chunk_not_the_bag():
     peaks = [float(subprocess.run([sys.executable, "-c", MEMORY_OF_A_STEP, str(n)], capture_output=True, text=True, check=True).stdout) for n in (64, 256)]
     print(f"peak with 64 slices {peaks[0]:.0f} MB, with 256 {peaks[1]:.0f} MB")
