@@ -38,7 +38,7 @@ from .training.prediction import predict
 
 # %% ../nbs/judge.ipynb #8138f254
 DRAWN = {"mri-phantom": mri_phantom, "stain-phantom": stain_phantom}
-N_CASES = 150  # of a phantom draw
+N_CASES = 150  # of a phantom draw that does not say how many
 
 
 def in_memory(cohort: Cohort) -> Cohort:
@@ -49,16 +49,19 @@ def in_memory(cohort: Cohort) -> Cohort:
     )
 
 
-def development_cohort(name: str, n_cases: int = N_CASES) -> Cohort:
-    "Return the cohort of features called `name`: a classical set's training part, or a draw such as digits@1 or mri-phantom@2."
-    base, _, seed = name.partition("@")
-    if base in MIL_FILES and not seed:
+def development_cohort(name: str) -> Cohort:
+    "Return the cohort of features called `name`: a classical set's training part, or a draw such as digits@1, mri-phantom@2 or, of 600 cases, mri-phantom@1:600."
+    base, _, draw = name.partition("@")
+    seed, _, count = draw.partition(":")
+    if base in MIL_FILES and not draw:
         cohort = cohort_from_mil(base)
         sets = make_folds(cohort, 10, 0, "train_validation_test")[0]
         return replace(cohort, name=name, bags=tuple(cohort.pick(sorted(sets["train"] + sets["validation"]))))
-    if not seed.isdigit() or int(seed) == 0 or base not in ("digits", *DRAWN):
+    n_cases = int(count) if count.isdigit() else N_CASES
+    is_draw = seed.isdigit() and int(seed) > 0 and n_cases > 0 and draw in (seed, f"{seed}:{n_cases}")
+    if not is_draw or base not in (DRAWN if count else ("digits", *DRAWN)):
         raise InputError(
-            f"development cohort {name!r} is not known; give one of {', '.join(MIL_FILES)}, or a draw with a seed from 1 on: digits@1, {', '.join(f'{each}@1' for each in DRAWN)}"
+            f"development cohort {name!r} is not known; give one of {', '.join(MIL_FILES)}, or a draw with a seed from 1 on: digits@1, {', '.join(f'{each}@1' for each in DRAWN)}, or a large one: mri-phantom@1:600"
         )
     if base == "digits":
         return replace(digit_bags(seed=int(seed)), name=name)
