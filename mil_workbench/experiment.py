@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN', 'Run', 'start', 'require_inputs', 'start_with',
            'load_with', 'load', 'split', 'features_folder', 'encode', 'plot_sets', 'build', 'outside_options',
-           'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results', 'evaluate', 'beside_constant',
-           'cross_entropy_of', 'score_yardsticks', 'score_without_stains', 'defined', 'instance_weights',
-           'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases', 'has_stain_weights',
-           'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once', 'run_quietly',
-           'run_many', 'start_extraction', 'load_images', 'extract', 'export_names', 'export_features',
+           'require_conforming_run', 'read_in_parts', 'build_loss', 'fit_settings', 'audit', 'train', 'Results',
+           'evaluate', 'beside_constant', 'cross_entropy_of', 'score_yardsticks', 'score_without_stains', 'defined',
+           'instance_weights', 'score_instances', 'kept_epoch', 'plot_training', 'plot_results', 'surest_cases',
+           'has_stain_weights', 'plot_attention', 'read_rows', 'plot_critical', 'plot_tissue', 'finish', 'run_once',
+           'run_quietly', 'run_many', 'start_extraction', 'load_images', 'extract', 'export_names', 'export_features',
            'summarise_extraction', 'finish_extraction']
 
 # %% ../nbs/experiment.ipynb #802e07d7
@@ -55,7 +55,7 @@ from .files import InputError, read_json, resolve, write_json, write_table
 from .models.build import build_model, model_options
 from .models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
 from .models.encoders import Encoder, architecture_of
-from .models.layers import fit_scalers
+from .models.layers import Standardise, fit_scalers
 from .models.outside import is_outside, outside_parameters, parse_options, require_conforming
 from .training.checkpoints import load_checkpoint
 from .training.dynamics import plot_history
@@ -247,8 +247,7 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     if not cohort.has_images:
         fit_scalers(model, read_in_parts(sets["train"]))
     if is_outside(p.model):
-        require_conforming(model.to(choose_device(p.device)), sets["train"][:3], len(cohort.classes), p.model)
-        model.cpu()
+        require_conforming_run(run, model, cohort, sets["train"])
     path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "channels": list(cohort.channels), "frozen_encoder": run.frozen_encoder}
     begun = read_json(path) if p.resume and path.exists() else facts
     if not isinstance(begun, dict) or "frozen_encoder" not in begun:
@@ -264,10 +263,24 @@ def outside_options(p: SimpleNamespace, changed: frozenset[str]) -> dict[str, An
     if p.train_encoder:
         raise InputError(f"model {p.model} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
     takes = outside_parameters(p.model)
-    for name in changed & {"dropout", *LAYER_OPTIONS}:
+    options, shared = parse_options(p.model_options), {"dropout", *LAYER_OPTIONS}
+    for name in changed & shared:
         if name not in takes:
             raise InputError(f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes)}, given in model_options")
-    return {name: getattr(p, name) for name in changed & {"dropout", *LAYER_OPTIONS}} | parse_options(p.model_options)
+        if name in options:
+            raise InputError(f"{name} is given twice: {getattr(p, name)}, and {options[name]} in model_options; leave one of them out")
+    return {name: getattr(p, name) for name in shared & set(takes)} | options
+
+
+def require_conforming_run(run: Run, model: nn.Module, cohort: Cohort, train: list[Bag]) -> None:
+    "Raise an `InputError` where a model from outside does something wrong on three training bags, the smallest among them, or ignores a parameter that was set."
+    p = run.parameters
+    if "feature_scaling" in run.changed and not any(isinstance(module, Standardise) for module in model.modules()):
+        raise InputError(f"feature_scaling {p.feature_scaling} has no effect on model {p.model}, which is given the features as they are: leave it out")
+    smallest = min(train, key=len)
+    chosen = [smallest, *(bag for bag in train[:3] if bag.id != smallest.id)][:3]
+    require_conforming(model.to(choose_device(p.device)), chosen, len(cohort.classes), p.model)
+    model.cpu()
 
 
 def read_in_parts(bags: list[Bag], rows: int = 65536) -> Iterator[torch.Tensor]:  # (at most `rows`, D)
@@ -288,7 +301,10 @@ def build_loss(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> MILLo
 
 def fit_settings(run: Run) -> FitSettings:
     "How the run is trained."
-    return FitSettings(**{name: getattr(run.parameters, name) for name in inspect.signature(FitSettings).parameters})
+    values = {name: getattr(run.parameters, name) for name in inspect.signature(FitSettings).parameters}
+    if is_outside(run.parameters.model) and values["gradient_audit"] == "stop":
+        values["gradient_audit"] = "say"  # some published models carry layers that their own loss does not reach
+    return FitSettings(**values)
 
 
 def audit(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag]]) -> pd.DataFrame:

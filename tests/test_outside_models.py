@@ -53,6 +53,11 @@ def test_torchmils_own_outputs_on_the_same_weights(name, bags):
 
 
 STUDENTS = '''
+import random
+import threading
+
+import numpy as np
+import torch
 from torch import nn
 from mil_workbench.models.layers import MILOutput
 from mil_workbench.models.segments import segment_mean, segment_softmax
@@ -78,6 +83,27 @@ class NotANumber(Small):
 class Transposed(Small):
     def forward(self, batch):
         return MILOutput(super().forward(batch).logits.T)
+
+class Tied(Small):
+    def __init__(self, in_features, n_classes):
+        super().__init__(in_features, n_classes)
+        self.other = nn.Linear(4, n_classes)
+        self.other.weight = self.classifier.weight
+
+class NumpyNoise(Small):
+    def forward(self, batch):
+        output = super().forward(batch)
+        noise = torch.from_numpy(np.random.normal(size=output.logits.shape)).float() + random.random()
+        return MILOutput(output.logits * (1 + noise)) if self.training else output
+
+class Locked(Small):
+    def __init__(self, in_features, n_classes):
+        super().__init__(in_features, n_classes)
+        self.lock = threading.Lock()
+
+class Shaped(Small):
+    def __init__(self, in_features, n_classes, widths=(3, 4)):
+        super().__init__(in_features, n_classes, widths[0])
 '''
 QUICK = {"cohort": "ucsb-breast", "epochs": 2, "device": "cpu", "study": "outside"}
 
@@ -115,8 +141,8 @@ def test_a_model_from_outside_leaves_a_whole_record(train, values):
     "values, message",
     [
         ({"model": "students:Mixing"}, "a bag must not change with its neighbours"),
-        ({"model": "students:NotANumber"}, "its logits are not finite"),
-        ({"model": "students:Transposed"}, r"its logits have shape \(2, 3\), for 3 bags of 2 classes \(3, 2\) is wanted"),
+        ({"model": "students:NotANumber"}, "its logits: not all are finite"),
+        ({"model": "students:Transposed"}, r"its logits: shape \(2, 3\), for 3 bags of 2 classes \(3, 2\) is wanted"),
         ({"model": "students:Missing"}, "cannot be imported"),
         ({"model": "students:Small", "model_options": "depth=3"}, "has no option 'depth'; it takes in_features, n_classes, width, dropout"),
         ({"model": "students:Small", "attention_layers": 2}, "attention_layers 2 has no effect on model students:Small"),
@@ -125,9 +151,59 @@ def test_a_model_from_outside_leaves_a_whole_record(train, values):
         ({"model": "transmil"}, "model must be one of"),
         ({"model": "dual_straem"}, "did you mean dual_stream"),
         ({"model": "gated_abmil", "model_options": "a=1"}, "model_options a=1 has no effect on model gated_abmil"),
+        ({"model": "students:Small", "model_options": "dropout=0.4", "dropout": 0.1}, "dropout is given twice: 0.1, and 0.4 in model_options"),
+        ({"model": "students:Small", "feature_scaling": "standard"}, "feature_scaling standard has no effect on model students:Small"),
+        ({"model": "students:Locked", "ema": 0.9}, "ema wants a copy of the model, and it cannot be copied"),
     ],
 )
 def test_what_is_wrong_is_named_before_training(train, values, message):
     with pytest.raises(InputError, match=message):
         train(**values)
     assert not list(Path("papermill_runs").rglob("history.csv"))
+
+
+def test_parts_that_a_published_loss_does_not_reach_are_said_and_trained_beside(train, capsys):
+    from mil_workbench.experiment import run_once
+
+    defaults = {name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()}
+    run = run_once(defaults | QUICK | {"model": "torchmil:TransMIL", "epochs": 1}, defaults)
+    assert (run / "metrics.json").exists()
+    assert "note: no gradient reaches network." in capsys.readouterr().out
+
+
+def test_options_and_defaults_reach_the_class(train):
+    described = lambda run: read_json(run / "model.json")["description"]
+    assert described(train(model="students:Small"))["dropout"] == 0.25, "the run's own default, which params.yaml names"
+    run = train(model="students:Shaped", model_options="widths=(5, 6)")
+    assert described(run)["widths"] == [5, 6] and (run / "metrics.json").exists()
+
+
+def test_tied_weights_are_kept_tied(train):
+    from mil_workbench.training.checkpoints import load_checkpoint
+
+    run = train(model="students:Tied")
+    model, _ = load_checkpoint(run / "checkpoints/best.safetensors")
+    assert model.other.weight is model.classifier.weight
+
+
+def test_random_numbers_of_numpy_and_python_are_seeded(train):
+    tables = [pd.read_csv(train(model="students:NumpyNoise", run_name=name) / "history.csv").drop(columns="seconds") for name in ("one", "two")]
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+def test_a_module_that_is_gone_is_asked_back(train, monkeypatch):
+    import sys
+
+    from mil_workbench.training.checkpoints import load_checkpoint
+
+    run = train(model="students:Small", run_name="gone")
+    Path("students.py").unlink()
+    monkeypatch.delitem(sys.modules, "students")
+    with pytest.raises(InputError, match="put the module back where it was"):
+        load_checkpoint(run / "checkpoints/best.safetensors")
+
+
+def test_a_refusal_in_another_process_is_one_line(train):
+    with pytest.raises(InputError, match="^no gradient reaches selector.scorer") as refusal:
+        train(cohort="musk1", critical_selection_mode="hard", n_processes=2)
+    assert "\n" not in str(refusal.value)

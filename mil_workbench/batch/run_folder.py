@@ -304,7 +304,7 @@ def explain_scores(metrics: Mapping[str, Any]) -> list[str]:
     few = [f"{part} has only {n} of one class" for part, n in fewest.items() if n < FEWEST_CASES]
     if few:
         chosen = "; the threshold is chosen on validation, and one chosen on so few means little" if fewest.get("validation", FEWEST_CASES) < FEWEST_CASES else ""
-        lines.append(f"Too few cases for a threshold to mean anything: {', '.join(few)}{chosen}. Do not rely on f1, accuracy, balanced accuracy, sensitivity and specificity, which hang on it; auroc, average precision and brier do not.")
+        lines.append(f"Too few cases for a threshold to mean anything: {', '.join(few)}{chosen}. F1, accuracy, balanced accuracy, sensitivity and specificity depend on it: do not rely on them. Auroc, average precision and brier score need no threshold.")
     constant = metrics.get("constant") or {}
     lines += [no_better_than_constant(constant)] if constant.get("better") is False else []
     return lines + beside_yardsticks(metrics)
@@ -318,8 +318,8 @@ def beside_yardsticks(metrics: Mapping[str, Any]) -> list[str]:
     if own is None or not theirs:
         return []
     shown = ", ".join(f"{name} {auroc:.3f}" for name, auroc in theirs.items())
-    better = [name for name, auroc in theirs.items() if auroc >= own]
-    verdict = f"The model does not beat {' and '.join(better)}" if better else "The model is above them"
+    better, level = ([name for name, auroc in theirs.items() if holds(auroc)] for holds in (lambda auroc: auroc > own, lambda auroc: auroc == own))
+    verdict = f"The model does not beat {' and '.join(better)}" if better else f"The model is level with {' and '.join(level)}" if level else "The model is above them"
     n_cases = sum(map(sum, metrics[part].get("confusion") or []))
     return [f"Yardsticks on mean, maximum and minimum of each bag's features, auroc on {part}: {shown}; this model {own:.3f}. {verdict}, on these {n_cases} cases; crossval_report compares them over all folds."]
 

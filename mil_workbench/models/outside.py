@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['PADDED', 'TORCHMIL', 'TORCHMIL_OPTIONS', 'INSTALL', 'WIDTHS', 'CLASSES', 'NEIGHBOURS', 'TOLERANCE', 'import_class',
-           'parse_options', 'build_from', 'neighbour_graph', 'sizes_for', 'inputs_beside', 'all_logits', 'PaddedMIL',
-           'as_weights', 'is_outside', 'outside_parameters', 'build_outside', 'require_conforming', 'require_shapes']
+           'parse_options', 'as_kept', 'build_from', 'neighbour_graph', 'sizes_for', 'inputs_beside', 'all_logits',
+           'PaddedMIL', 'as_weights', 'is_outside', 'outside_parameters', 'build_outside', 'require_conforming',
+           'require_equal', 'output_of', 'hint', 'require_trainable', 'require_output', 'require_tensor',
+           'require_weights']
 
 # %% ../../nbs/models/outside.ipynb #3af9e26e
 import importlib
 import inspect
+import json
 import os
 import sys
 from ast import literal_eval
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,7 +25,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor, nn
 
 from ..data.bags import Bag, BagBatch, pack
-from ..files import InputError
+from ..files import InputError, project_root
 from .layers import MILOutput, Standardise, flat_attention
 from .segments import segment_sum
 
@@ -34,16 +38,16 @@ INSTALL = "torchmil is missing: pip install 'mil_workbench[bench]'"
 def import_class(name: str) -> type[nn.Module]:
     "Return the class that `package.module:Class` names; an `InputError` where there is none, or it is no `nn.Module`."
     module_name, _, class_name = name.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    places = list(dict.fromkeys([os.getcwd(), str(project_root())]))  # JupyterLab's kernel works in the notebook's folder
+    sys.path += [place for place in places if place not in sys.path]
+    importlib.invalidate_caches()  # the module may be newer than this process
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # whatever the module does when it is imported
-        reason = (
-            INSTALL
-            if name.startswith("torchmil") and isinstance(error, ImportError)
-            else f"{type(error).__name__}: {error}"
-        )
+    except (Exception, SystemExit) as error:  # whatever the module does when it is imported
+        reason = f"{type(error).__name__}: {error}"
+        if isinstance(error, ImportError):
+            is_torchmil = name.startswith("torchmil")
+            reason = INSTALL if is_torchmil else f"{reason}; looked for in {', '.join(places)} and where Python looks"
         raise InputError(f"model {name}: cannot be imported ({reason})") from None
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
         raise InputError(f"model {name}: is no subclass of torch.nn.Module, but {found!r}")
@@ -51,7 +55,7 @@ def import_class(name: str) -> type[nn.Module]:
 
 
 def parse_options(text: str | None) -> dict[str, Any]:
-    "Return the options in a text such as `n_layers=2; att_act=relu`: numbers, None, True and False as such, all else as text."
+    "Return the options in a text such as `n_layers=2; att_act=relu`: numbers, lists, None, True and False as such, all else as text; tuples become lists."
     options = {}
     for entry in filter(str.strip, (text or "").split(";")):
         name, equals, value = (part.strip() for part in entry.partition("="))
@@ -59,16 +63,34 @@ def parse_options(text: str | None) -> dict[str, Any]:
             raise InputError(
                 f"model_options {text!r}: {entry.strip()!r} is not of the form name=value; entries are separated by semicolons"
             )
-        try:
-            options[name] = literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[name] = value
+        if name in options:
+            raise InputError(f"model_options {text!r}: {name} is given twice")
+        if value.lower() in ("true", "false", "none") and value not in ("True", "False", "None"):
+            raise InputError(f"model_options {text!r}: write {name}={value.capitalize()}, since {value} would be a text")
+        if "=" in value:
+            raise InputError(f"model_options {text!r}: {entry.strip()!r} holds two; entries are separated by semicolons")
+        options[name] = as_kept(name, value)
     return options
+
+
+def as_kept(name: str, value: str) -> Any:
+    "Return what the text `value` stands for, as a file of weights keeps it."
+    try:
+        stands_for = literal_eval(value)
+    except (ValueError, SyntaxError):
+        return value
+    try:
+        return json.loads(json.dumps(stands_for))
+    except TypeError:
+        kind = type(stands_for).__name__
+        raise InputError(f"model_options: {name}={value} is a {kind}; numbers, texts, lists and dictionaries can be kept") from None
 
 
 def build_from(cls: type[nn.Module], name: str, sizes: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     "Return `cls(**sizes, **options)`; an option that it does not take, and whatever it raises, is an `InputError`."
     taken = inspect.signature(cls).parameters
+    if set(sizes) & set(options):
+        raise InputError(f"model {name}: {min(set(sizes) & set(options))} follows from the cohort; leave it out of model_options")
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     unknown = [option for option in options if option not in taken and not takes_all]
     if unknown:
@@ -202,71 +224,140 @@ def build_outside(name: str, in_features: int, n_classes: int, options: dict[str
         )
     if name.startswith(PADDED):
         return PaddedMIL(name, import_class(name.removeprefix(PADDED)), in_features, n_classes, options)
-    return build_from(import_class(name), name, {"in_features": in_features, "n_classes": n_classes}, options)
+    cls, sizes = import_class(name), {"in_features": in_features, "n_classes": n_classes}
+    taken = inspect.signature(cls).parameters
+    missing = [size for size in sizes if size not in taken]
+    if missing and not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        raise InputError(
+            f"model {name}: its constructor takes no {missing[0]}; a class that takes a BagBatch is built with in_features and n_classes, one that takes tensors (B, N, D) is called {PADDED}{name}, one of torchmil's torchmil:{cls.__name__}"
+        )
+    return build_from(cls, name, sizes, options)
 
 # %% ../../nbs/models/outside.ipynb #235db047
 TOLERANCE = 1e-4  # of float32, times the largest logit
 
 
-@torch.no_grad()
 def require_conforming(model: nn.Module, bags: list[Bag], n_classes: int, name: str) -> None:
-    "Raise an `InputError` that names what the `model` called `name` does wrong on `bags`, which are taken together and alone."
+    "Raise an `InputError` that names what the `model` called `name` does wrong on `bags`, which are taken together and alone, in evaluation and in training."
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError(f"model {name}: has no parameters that could be trained")
-    was_training, device = model.training, next(model.parameters()).device
+    was_training = model.training
     model.eval()
-
-    def output_of(some: list[Bag]) -> MILOutput:
-        batch = pack(some).to(device)
-        try:
-            output = model(batch)
-        except InputError:
-            raise
-        except Exception as error:
-            hint = (
-                f"; a model of tensors (B, N, D) is called {PADDED}{name}"
-                if isinstance(error, (AttributeError, TypeError)) and not name.startswith((PADDED, TORCHMIL))
-                else ""
-            )
-            raise InputError(
-                f"model {name}: fails on {' and '.join(bag.id for bag in some)} ({type(error).__name__}: {error}){hint}"
-            ) from None
-        require_shapes(output, batch, n_classes, name)
-        return output
-
-    together = output_of(bags)
-    for i, bag in enumerate(bags):
-        alone = output_of([bag]).logits[0]
-        if (alone - together.logits[i]).abs().max() > TOLERANCE * max(1.0, float(alone.abs().max())):
-            raise InputError(
-                f"model {name}: its logits of case {bag.id} are {alone.tolist()} alone, but {together.logits[i].tolist()} beside other cases; a bag must not change with its neighbours"
-            )
+    with torch.no_grad():
+        together = output_of(model, bags, n_classes, name).logits
+        for i, bag in enumerate(bags):
+            alone, again = (output_of(model, [bag], n_classes, name).logits[0] for _ in range(2))
+            require_equal(alone, again, f"model {name}: its logits of case {bag.id} are", "", " a second time; in evaluation nothing may be random or remembered")
+            require_equal(alone, together[i], f"model {name}: its logits of case {bag.id} are", " alone", " beside other cases; a bag must not change with its neighbours")
+            relabelled = replace(bag, label=(bag.label + 1) % n_classes)
+            other = output_of(model, [relabelled], n_classes, name).logits[0]
+            require_equal(alone, other, f"model {name}: its logits of case {bag.id} are", "", " with another label; a model must not look at labels in evaluation")
+    require_trainable(model.train(), bags, n_classes, name)
     model.train(was_training)
 
+
+def require_equal(one: Tensor, other: Tensor, what: str, so: str, else_so: str) -> None:
+    "Raise an `InputError` where logits differ by more than rounding."
+    if (one - other).abs().max() > TOLERANCE * max(1.0, float(one.abs().max())):
+        raise InputError(f"{what} {one.tolist()}{so}, but {other.tolist()}{else_so}")
+
+
+def output_of(model: nn.Module, bags: list[Bag], n_classes: int, name: str) -> MILOutput:
+    "Return what `model` says of `bags`; an `InputError` where it fails, changes what it is given, or says nothing usable."
+    batch = pack(bags).to(next(model.parameters()).device)
+    given = [value for value in (batch.labels, batch.instances, batch.coords) if isinstance(value, Tensor)]
+    versions = [value._version for value in given]
+    try:
+        output = model(batch)
+    except InputError:
+        raise
+    except Exception as error:
+        when = "in training, on" if model.training else "on"
+        cases = " and ".join(f"{bag.id} ({len(bag)} instances)" for bag in bags)
+        raise InputError(f"model {name}: fails {when} {cases} ({type(error).__name__}: {error}){hint(name, error)}") from None
+    if [value._version for value in given] != versions:
+        raise InputError(f"model {name}: changes the batch that it is given; work on a copy")
+    require_output(output, batch, n_classes, name)
+    return output
+
+
+def hint(name: str, error: Exception) -> str:
+    "Return what the error of a model called `name` likely means."
+    if not isinstance(error, (AttributeError, TypeError, ValueError)) or name.startswith(TORCHMIL):
+        return ""
+    if "Rows" in str(error):
+        return "; the instances may lie on disk: take batch.read(start, stop), which gives a tensor, instead of batch.instances"
+    if name.startswith(PADDED):
+        is_batch = isinstance(error, AttributeError) and "'Tensor' object" in str(error)
+        return f"; a class that takes a BagBatch is called {name.removeprefix(PADDED)}" if is_batch else ""
+    return "" if isinstance(error, ValueError) else f"; a model of tensors (B, N, D) is called {PADDED}{name}"
+
+
+def require_trainable(model: nn.Module, bags: list[Bag], n_classes: int, name: str) -> None:
+    "Raise an `InputError` where a step of training on `bags` would fail or give what is not finite; buffers and random numbers stay as they are."
+    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with torch.random.fork_rng():
+        output = output_of(model, bags, n_classes, name)
+        labels = torch.tensor([bag.label for bag in bags], device=output.logits.device)
+        total = F.cross_entropy(output.logits, labels) + sum(output.losses.values())
+        try:
+            gradients = torch.autograd.grad(total, parameters, allow_unused=True)
+        except RuntimeError as error:
+            raise InputError(f"model {name}: cannot be trained ({error})") from None
+    with torch.no_grad():
+        for buffer, before in buffers:
+            buffer.copy_(before)
+    if not any(gradient is not None and gradient.any() for gradient in gradients):
+        raise InputError(f"model {name}: its logits send no gradient to any of its parameters")
+    if not all(gradient.isfinite().all() for gradient in gradients if gradient is not None):
+        raise InputError(f"model {name}: gives gradients that are not finite on {' and '.join(bag.id for bag in bags)}")
+
 # %% ../../nbs/models/outside.ipynb #71a671c8
-def require_shapes(output: Any, batch: BagBatch, n_classes: int, name: str) -> None:
+def require_output(output: Any, batch: BagBatch, n_classes: int, name: str) -> None:
     "Raise an `InputError` where `output` is no `MILOutput` of `batch`."
-    n = int(batch.bag_offsets[-1])
     if not isinstance(output, MILOutput):
         raise InputError(
             f"model {name}: returns {type(output).__name__}, not a MILOutput; a model of tensors (B, N, D) is called {PADDED}{name}"
         )
-    if tuple(output.logits.shape) != (len(batch), n_classes):
-        raise InputError(
-            f"model {name}: its logits have shape {tuple(output.logits.shape)}, for {len(batch)} bags of {n_classes} classes ({len(batch)}, {n_classes}) is wanted"
-        )
-    if not output.logits.isfinite().all():
-        raise InputError(f"model {name}: its logits are not finite")
-    for what, values in (
-        ("instance_attention", output.instance_attention),
-        ("scores", output.scores),
-        ("selection", output.selection),
-    ):
-        if values is not None and (len(values) != n or values.dim() != (1 if what == "instance_attention" else 2)):
-            raise InputError(f"model {name}: its {what} has shape {tuple(values.shape)}, for {n} instances")
+    n, shape = int(batch.bag_offsets[-1]), (len(batch), n_classes)
+    require_tensor(output.logits, shape, f"model {name}: its logits", f", for {len(batch)} bags of {n_classes} classes {shape} is wanted")
+    if (output.logits >= 0).all() and (output.logits.sum(1) - 1).abs().max() < 1e-6:
+        raise InputError(f"model {name}: returns probabilities, which sum to 1; logits are wanted, as they are before a softmax")
+    if not isinstance(output.attention, dict):
+        raise InputError(f"model {name}: its attention is a {type(output.attention).__name__}; a dictionary of level and weights is wanted, or instance_attention")
+    members = {level.name: int(level.offsets[-1]) for level in batch.levels}
+    for level, weights in output.attention.items():
+        if level not in members:
+            raise InputError(f"model {name}: its attention has a level {level!r}; the bags have {', '.join(members)}")
+        require_tensor(weights, (members[level],), f"model {name}: its attention of level {level}", f", for {members[level]} members")
+    for term, value in output.losses.items():
+        require_tensor(value, (), f"model {name}: its loss {term}", ", a single number is wanted")
+    for what, columns in (("scores", 2), ("selection", 2), ("instance_logits", 2), ("instance_attention", 1)):
+        values = getattr(output, what)
+        if values is not None:
+            wanted = (n,) if columns == 1 else (n, *values.shape[1:2]) if isinstance(values, Tensor) else (n, 1)
+            require_tensor(values, wanted, f"model {name}: its {what}", f", for {n} instances")
     if output.instance_attention is not None:
-        sums = segment_sum(output.instance_attention, batch.bag_offsets)
-        if (sums - 1).abs().max() > TOLERANCE:
-            raise InputError(
-                f"model {name}: its instance_attention sums to {float(sums[0]):.3g} in case {batch.ids[0]}, not to 1"
-            )
+        require_weights(output.instance_attention, batch, name)
+
+
+def require_tensor(value: Any, shape: tuple[int, ...], what: str, wanted: str) -> None:
+    "Raise an `InputError` where `value` is no tensor of finite numbers of this shape."
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = f"a tensor of {value.dtype}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise InputError(f"{what}: {kind}, not a tensor of floating-point numbers")
+    if tuple(value.shape) != shape:
+        raise InputError(f"{what}: shape {tuple(value.shape)}{wanted}")
+    if not value.isfinite().all():
+        raise InputError(f"{what}: not all are finite")
+
+
+def require_weights(weights: Tensor, batch: BagBatch, name: str) -> None:  # (N,)
+    "Raise an `InputError` for weights of instances that are negative or do not sum to 1 in each bag."
+    if (weights < 0).any():
+        raise InputError(f"model {name}: its instance_attention goes down to {float(weights.min()):.3g}; weights are not negative")
+    sums = segment_sum(weights, batch.bag_offsets)
+    worst = int((sums - 1).abs().argmax())
+    if (sums[worst] - 1).abs() > TOLERANCE:
+        raise InputError(f"model {name}: its instance_attention sums to {float(sums[worst]):.3g} in case {batch.ids[worst]}, not to 1")

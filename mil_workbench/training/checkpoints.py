@@ -21,8 +21,13 @@ from ..models.dual_stream import selectors_of
 
 # %% ../../nbs/training/checkpoints.ipynb #364fccc6
 def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    seen, apart = set(), {}
+    for name, tensor in tensors.items():  # two names of one tensor, as tied weights are, are written twice
+        kept = tensor.detach().cpu().contiguous()
+        apart[name] = kept.clone() if kept.data_ptr() in seen else kept
+        seen.add(kept.data_ptr())
     with whole_file(path) as aside:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, aside, {"json": json.dumps(header)})
+        save_file(apart, aside, {"json": json.dumps(header)})
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -49,6 +54,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:  # th
     try:
         model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
         model.load_state_dict(weights)
+    except InputError as error:  # a class from outside that is no longer where it was
+        raise InputError(f"{path}: {error}; put the module back where it was, or name its folder in PYTHONPATH") from None
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # altered, or of another version
         raise InputError(f"{path}: holds the weights of another version of the model, or was altered ({' '.join(str(error).split())[:160]}); copy it again, open it at the commit in environment.json, or run it again") from None
     bad = next((name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None)
@@ -96,7 +103,10 @@ def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
     "Bring `model` and `optimizer` back to the moment stored in `path`."
     tensors, header = _read(path)
     _require_same_model(path, header["description"], model)
-    model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    try:
+        model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+    except RuntimeError as error:
+        raise InputError(f"{path}: is the state of another version of the model ({' '.join(str(error).split())[:160]}); mend the class as it was, or begin anew with resume False") from None
     memories: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

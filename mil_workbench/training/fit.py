@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['Monitor', 'SMOOTHED_OVER', 'ATTENTION_EPOCHS', 'FitSettings', 'choose_device', 'make_accelerator', 'make_optimizer',
-           'begin_epoch', 'set_selection', 'backward', 'step', 'train_epoch', 'add_up', 'validate', 'counts_from',
-           'selects_from', 'constant_loss', 'best_epoch', 'require_monitor', 'is_over', 'Files', 'tell',
-           'someone_watches', 'no_objection', 'batch_to_audit', 'Progress', 'average_weights', 'take_up', 'one_epoch',
-           'fit', 'fit_in_processes', 'join_unless_asked_to_stop']
+           'part_of', 'begin_epoch', 'set_selection', 'backward', 'step', 'train_epoch', 'seed_others', 'add_up',
+           'validate', 'counts_from', 'selects_from', 'constant_loss', 'best_epoch', 'require_monitor', 'is_over',
+           'Files', 'tell', 'someone_watches', 'no_objection', 'batch_to_audit', 'Progress', 'average_weights',
+           'take_up', 'one_epoch', 'fit', 'fit_in_processes', 'join_unless_asked_to_stop']
 
 # %% ../../nbs/training/fit.ipynb #2926ce20
 import os
 import pickle
+import random
 import socket
 import signal
 import sys
@@ -31,7 +32,7 @@ from accelerate.state import AcceleratorState
 from joblib.externals.loky.cloudpickle_wrapper import dumps
 from torch import Tensor, nn
 from torch.multiprocessing import ProcessExitedException, ProcessRaisedException, start_processes
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
 from ..data.bags import Bag, BagBatch, BagBatchSampler, BagDataset, SamplingStrategy, pack
@@ -41,7 +42,7 @@ from ..models.dual_stream import selectors_of
 from ..models.ensemble import within_member
 from .checkpoints import load_state, load_weights, save_checkpoint, save_state
 from .dynamics import batch_loss_spread, critical_instances, share_changed, sharpness
-from .gradient_flow import audit_gradient_flow, require_gradient_flow
+from .gradient_flow import audit_gradient_flow, gradient_faults, require_gradient_flow
 from .losses import MILLoss
 from .prediction import Predictions, predict, write_attention
 from .preemption import Preempted, any_asked, random_states, restore_random_states, stop_requests
@@ -81,7 +82,7 @@ class FitSettings:
     two_phase_epoch: int | None = None  # from this epoch on the selection is hard
     seed: int = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    gradient_audit: Literal["stop", "warn"] = "stop"
+    gradient_audit: Literal["stop", "say", "warn"] = "stop"  # where a part gets no gradient; say: print it and go on
 
 # %% ../../nbs/training/fit.ipynb #83c285d1
 def choose_device(device: str) -> str:  # cpu or cuda
@@ -111,10 +112,17 @@ def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optim
     by_lr: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            lr = next((lr for prefix, lr in special.items() if within_member(name).startswith(prefix) and lr), settings.lr)
+            lr = next((lr for prefix, lr in special.items() if part_of(name).startswith(prefix) and lr), settings.lr)
             by_lr.setdefault(lr, []).append(parameter)
+    if settings.classifier_lr and not any(part_of(name).startswith("classifier") for name, _ in model.named_parameters()):
+        raise InputError(f"classifier_lr {settings.classifier_lr} has no effect: the model has no part called classifier; leave it out")
     groups = [{"params": parameters, "lr": lr, "full_lr": lr} for lr, parameters in by_lr.items()]
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
+
+
+def part_of(name: str) -> str:
+    "Return the name of a parameter within its member of an ensemble and within a model of padded bags."
+    return within_member(name).removeprefix("network.")
 
 
 def begin_epoch(epoch: int, model: nn.Module, optimizer, settings: FitSettings, history: list[dict]) -> dict[str, float]:
@@ -185,12 +193,20 @@ def train_epoch(
         for numbers in together:
             mine = numbers[rank::n_processes]
             batch = pack([dataset[i] for i in mine or numbers[:1]]).to(accelerator.device, non_blocking=True)
+            seed_others(settings.seed, dataset.epoch, len(logs))
             log = backward(model, loss, batch, len(mine) / n_bags, accelerator)
             logs.append({name: value * len(mine) / len(numbers) for name, value in log.items()})
         step(model, optimizer, accelerator, settings.grad_clip)
     by_name = {name: values.cpu().double().numpy() for name, values in add_up(logs, accelerator).items()}
     record = {name: float(np.average(values, weights=[len(numbers) for numbers in batches])) for name, values in by_name.items()}
     return record | batch_loss_spread(by_name["train_cross_entropy"].tolist())
+
+
+def seed_others(*numbers: int) -> None:
+    "Seed numpy's and Python's own random numbers, which a model from outside may use, for one batch: so they need not be kept to go on from."
+    seed = int(np.random.SeedSequence(numbers).generate_state(1)[0])
+    np.random.seed(seed)
+    random.seed(seed)
 
 
 def add_up(logs: list[dict[str, Tensor]], accelerator: Accelerator) -> dict[str, Tensor]:  # name: (batches,)
@@ -299,7 +315,7 @@ class Files:
         scaler = accelerator.scaler and accelerator.scaler.state_dict()
         midway |= so_far.average_state()
         if accelerator.is_main_process:
-            facts = {"history": so_far.history, "critical": so_far.critical, "scaler": scaler, "batches": len(logs), "seconds": seconds}
+            facts = {"history": so_far.history, "critical": so_far.critical, "scaler": scaler, "batches": len(logs), "logged": list(logs[0]) if logs else [], "seconds": seconds}
             save_state(self.last, model, optimizer, facts, midway)
         accelerator.wait_for_everyone()
 
@@ -351,8 +367,17 @@ class Progress:
 
 
 def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: float) -> AveragedModel:
-    "Return a copy of `model` that follows each of the optimizer's steps: its weights are `keeps` times what they were, and the rest the new ones (Polyak and Juditsky 1992; as an exponential average, Tarvainen and Valpola 2017)."
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(keeps))
+    "Return a copy of `model` that follows each of the optimizer's steps: its weights are `keeps` times what they were, and the rest the new ones (Tarvainen and Valpola 2017); in the first steps less than `keeps`, so that the first weights do not linger (as TensorFlow's ExponentialMovingAverage)."
+
+    def follow(averaged: list[Tensor], current: list[Tensor], n_steps: Tensor) -> None:
+        moves = 1 - ((1 + n_steps) / (10 + n_steps)).clamp_max(keeps)
+        for old, new in zip(averaged, current):
+            old.lerp_(new, moves.to(old))
+
+    try:
+        average = AveragedModel(model, multi_avg_fn=follow)
+    except Exception as error:  # of a class from outside
+        raise InputError(f"ema wants a copy of the model, and it cannot be copied ({error}); leave ema out") from None
     optimizer.register_step_post_hook(lambda *_: average.update_parameters(model))
     return average
 
@@ -370,7 +395,7 @@ def take_up(path: Path, model: nn.Module, average: AveragedModel | None, optimiz
         return progress
     print(f"going on within epoch {len(progress.history) + 1} of {epochs}, after {done} batches of it")
     share = 1.0 if accelerator.is_main_process else 0.0  # the logs were added up over the processes
-    logs = {name.removeprefix("log."): (values * share).to(accelerator.device) for name, values in midway.items() if name.startswith("log.")}
+    logs = {name: (midway[f"log.{name}"] * share).to(accelerator.device) for name in facts["logged"]}
     progress.logs = [{name: values[i] for name, values in logs.items()} for i in range(done)]
     progress.random = {name.removeprefix("random."): state for name, state in midway.items() if name.startswith("random.")}
     progress.seconds = facts["seconds"]
@@ -399,7 +424,7 @@ def one_epoch(
     validated, critical, said = validate(judged, validation, so_far.critical)
     for name, value in (("training", record["train_loss"]), ("validation", validated["validation_cross_entropy"])):
         if not np.isfinite(value):
-            raise InputError(f"epoch {epoch + 1}: the {name} loss is {value}; lower lr, or turn amp off. The epochs before it are kept in {files.folder}")
+            raise InputError(f"epoch {epoch + 1}: the {name} loss is {value}; lower lr{', or turn amp off' * settings.amp}{f'. The epochs before it are kept in {files.folder}' * bool(history)}")
     history.append(record | validated | {"seconds": time.perf_counter() - started})
     so_far.critical, so_far.logs, so_far.random, so_far.seconds = critical, [], None, 0.0
     return said
@@ -429,8 +454,12 @@ def fit(
     so_far = Progress([], average=average)
     if files.last.exists():
         so_far = take_up(files.last, model, average, optimizer, accelerator, settings.epochs)
-    elif settings.gradient_audit == "stop":
-        require_gradient_flow(audit_gradient_flow(model, batch_to_audit(dataset, sampler).to(accelerator.device), loss, frozen, optimizer))
+    elif settings.gradient_audit != "warn":
+        found = audit_gradient_flow(model, batch_to_audit(dataset, sampler).to(accelerator.device), loss, frozen, optimizer)
+        if settings.gradient_audit == "stop":
+            require_gradient_flow(found)
+        for fault in gradient_faults(found):
+            print(f"note: {fault}")
     hidden = not (someone_watches() and accelerator.is_main_process)
     bar = tqdm(total=settings.epochs, initial=len(so_far.history), unit="epoch", disable=hidden)
     tell_caller = on_epoch or (lambda record: None)
@@ -471,7 +500,10 @@ def fit_in_processes(n_processes: int, model, loss, train, validation, settings:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    payload = dumps(((*arguments, None, may_write), torch.get_num_threads()))  # what a script defines is in it
+    try:
+        payload = dumps(((*arguments, None, may_write), torch.get_num_threads()))  # what a script defines is in it
+    except Exception as error:  # of a class from outside
+        raise InputError(f"n_processes {n_processes}: the model cannot be handed to another process ({error}); leave n_processes out") from None
     with patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):  # so that no process runs that script again
         processes = start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False)
     join_unless_asked_to_stop(processes)
@@ -492,7 +524,10 @@ def join_unless_asked_to_stop(processes) -> None:
                     for process in processes.processes:
                         os.kill(process.pid, signal.SIGUSR1)
                     handed_on = True
-        except (ProcessRaisedException, ProcessExitedException):
+        except (ProcessRaisedException, ProcessExitedException) as error:
+            _, is_refusal, reason = str(error).rpartition("mil_workbench.files.InputError: ")
+            if is_refusal:
+                raise InputError(reason.strip()) from None
             if not handed_on:
                 raise
             raise Preempted("asked to stop; the state is kept, and the same call goes on from there") from None

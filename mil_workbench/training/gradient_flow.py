@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['VANISHING', 'BATCH_NORMS', 'WRONG', 'Observed', 'single_choices', 'audit_gradient_flow', 'follower',
-           'require_gradient_flow']
+           'gradient_faults', 'require_gradient_flow']
 
 # %% ../../nbs/training/gradient_flow.ipynb #35ab4904
 from contextlib import contextmanager
@@ -127,15 +127,21 @@ WRONG = {  # verdict: what to do about it
 }
 
 
-def require_gradient_flow(audit: pd.DataFrame) -> None:
-    "Raise an `InputError` that names the parts which cannot learn, and why, if there are any."
+def gradient_faults(audit: pd.DataFrame) -> list[str]:
+    "Return which parts of an audited model cannot learn, why, and what to do about it."
     faults = []
     for verdict, remedy in WRONG.items():
         names = list(audit.module[audit.verdict == verdict])
-        if verdict == "no gradient" and any(name.startswith("selector") for name in names):
+        if verdict == "no gradient" and any(within_member(name).startswith("selector") for name in names):
             remedy = "a hard selection gives its scorer none: choose critical_selection_mode soft, or a max_instance_weight above 0"
         if names:
             what = "no gradient reaches" if verdict == "no gradient" else f"{verdict}:"
             faults.append(f"{what} {', '.join(names)} ({remedy})")
+    return faults
+
+
+def require_gradient_flow(audit: pd.DataFrame) -> None:
+    "Raise an `InputError` that names the parts which cannot learn, and why, if there are any."
+    faults = gradient_faults(audit)
     if faults:
         raise InputError(f"{'; '.join(faults)}; or give gradient_audit=warn to train it all the same")
