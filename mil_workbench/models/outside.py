@@ -53,7 +53,7 @@ def import_class(name: str) -> type[nn.Module]:
         raise InputError(f"model {name}: is no subclass of torch.nn.Module, but {found!r}")
     return found
 
-
+# %% ../../nbs/models/outside.ipynb #afaea975
 def parse_options(text: str | None) -> dict[str, Any]:
     "Return the options in a text such as `n_layers=2; att_act=relu`: numbers, lists, None, True and False as such, all else as text; tuples become lists."
     options = {}
@@ -261,7 +261,7 @@ def require_equal(one: Tensor, other: Tensor, what: str, so: str, else_so: str) 
     if (one - other).abs().max() > TOLERANCE * max(1.0, float(one.abs().max())):
         raise InputError(f"{what} {one.tolist()}{so}, but {other.tolist()}{else_so}")
 
-
+# %% ../../nbs/models/outside.ipynb #f143ab33
 def output_of(model: nn.Module, bags: list[Bag], n_classes: int, name: str) -> MILOutput:
     "Return what `model` says of `bags`; an `InputError` where it fails, changes what it is given, or says nothing usable."
     batch = pack(bags).to(next(model.parameters()).device)

@@ -176,7 +176,7 @@ def step(model: nn.Module, optimizer, accelerator: Accelerator, grad_clip: float
     optimizer.step()
     optimizer.zero_grad()
 
-
+# %% ../../nbs/training/fit.ipynb #63f2ae76
 def train_epoch(
     model: nn.Module, loss: MILLoss, dataset: BagDataset, batches: list[list[int]], optimizer, accelerator: Accelerator, settings: FitSettings,
     logs: list[dict[str, Tensor]],  # of the batches that are done; more are added
@@ -365,7 +365,7 @@ class Progress:
         "Return the average's tensors under names of their own, for the state to go on from."
         return {} if self.average is None else {f"average.{name}": value for name, value in self.average.state_dict().items()}
 
-
+# %% ../../nbs/training/fit.ipynb #51960084
 def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: float) -> AveragedModel:
     "Return a copy of `model` that follows each of the optimizer's steps: its weights are `keeps` times what they were, and the rest the new ones (Tarvainen and Valpola 2017); in the first steps less than `keeps`, so that the first weights do not linger (as TensorFlow's ExponentialMovingAverage)."
 
