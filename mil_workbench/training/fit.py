@@ -262,14 +262,15 @@ def best_epoch(history: list[dict], first: int, constant: float, monitor: Monito
     judged = losses.rolling(SMOOTHED_OVER, min_periods=1).mean() if monitor == "smoothed_cross_entropy" else losses
     if monitor == "auroc":
         judged = -pd.Series([row["validation_auroc"] for row in history])
+    losses, judged = losses.tolist(), judged.tolist()
     allowed = [epoch for epoch in range(first, len(history)) if losses[epoch] < constant] or range(len(history))
     return min(allowed, key=lambda epoch: (judged[epoch], losses[epoch]))  # the loss decides between equal AUROCs
 
 
-def require_monitor(monitor: Monitor, labels: Sequence[int]) -> None:
+def require_monitor(monitor: Monitor, labels: Sequence[int], n_classes: int) -> None:
     "Raise an `InputError` where validation cases with `labels` cannot say what `monitor` asks."
-    if monitor == "auroc" and len(set(labels)) < 2:
-        raise InputError("monitor auroc: all validation cases are of one class, so they have no AUROC; give monitor cross_entropy, or other folds")
+    if monitor == "auroc" and len(set(labels)) < n_classes:
+        raise InputError(f"monitor auroc: the validation cases are of {len(set(labels))} of {n_classes} classes, so they have no AUROC; give monitor cross_entropy, or other folds")
 
 
 def is_over(history: list[dict], first: int, constant: float, settings: FitSettings) -> bool:
@@ -395,7 +396,8 @@ def take_up(path: Path, model: nn.Module, average: AveragedModel | None, optimiz
         return progress
     print(f"going on within epoch {len(progress.history) + 1} of {epochs}, after {done} batches of it")
     share = 1.0 if accelerator.is_main_process else 0.0  # the logs were added up over the processes
-    logs = {name: (midway[f"log.{name}"] * share).to(accelerator.device) for name in facts["logged"]}
+    order = facts.get("logged", [name.removeprefix("log.") for name in midway if name.startswith("log.")])  # older states do not say
+    logs = {name: (midway[f"log.{name}"] * share).to(accelerator.device) for name in order}
     progress.logs = [{name: values[i] for name, values in logs.items()} for i in range(done)]
     progress.random = {name.removeprefix("random."): state for name, state in midway.items() if name.startswith("random.")}
     progress.seconds = facts["seconds"]
@@ -443,9 +445,10 @@ def fit(
 ) -> pd.DataFrame:  # the history, one row per epoch
     "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch. Raises `Preempted` when asked to stop."
     files, accelerator = Files(Path(folder)), make_accelerator(settings)
-    first, constant = counts_from(model, settings), constant_loss([bag.label for bag in train], [bag.label for bag in validation])
+    labels = [bag.label for bag in validation]
+    first, constant = counts_from(model, settings), constant_loss([bag.label for bag in train], labels)
+    require_monitor(settings.monitor, labels, 1 + max(bag.label for bag in [*train, *validation]))
     model.to(accelerator.device)
-    require_monitor(settings.monitor, [bag.label for bag in validation])
     optimizer = make_optimizer(model, settings)
     average = None if settings.ema is None else average_weights(model, optimizer, settings.ema)
     optimizer = accelerator.prepare(optimizer)
