@@ -143,7 +143,7 @@ def test_a_model_from_outside_leaves_a_whole_record(train, values):
         ({"model": "students:Mixing"}, "a bag must not change with its neighbours"),
         ({"model": "students:NotANumber"}, "its logits: not all are finite"),
         ({"model": "students:Transposed"}, r"its logits: shape \(2, 3\), for 3 bags of 2 classes \(3, 2\) is wanted"),
-        ({"model": "students:Missing"}, "cannot be imported"),
+        ({"model": "students:Missing"}, "students has no Missing; its models are Small, Mixing,"), ({"model": "students.Small"}, "did you mean students:Small"),
         ({"model": "students:Small", "model_options": "depth=3"}, "has no option 'depth'; it takes in_features, n_classes, width, dropout"),
         ({"model": "students:Small", "attention_layers": 2}, "attention_layers 2 has no effect on model students:Small"),
         ({"model": "students:Small", "critical_selection_mode": "hard"}, "critical_selection_mode hard has no effect on model students:Small"),

@@ -109,7 +109,8 @@ MODEL_NAMES = ("mean", "max", "max_instance", "concept_presence", "abmil", "gate
 def require_model(name: str) -> None:
     "Raise an `InputError` for what is neither a model of the workbench nor written like one from outside."
     if name not in MODEL_NAMES and not re.fullmatch(r"(padded:)?\w+(\.\w+)*:\w+", name):
-        near = difflib.get_close_matches(name, MODEL_NAMES, n=1)
+        module, _, attribute = name.rpartition(".")
+        near = [f"{module}:{attribute}"] if module and ":" not in name else difflib.get_close_matches(name, MODEL_NAMES, n=1)
         raise InputError(f"model must be one of {', '.join(MODEL_NAMES)}, a class of your own as package.module:Class, or one of torchmil's such as torchmil:TransMIL, not {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PADDED', 'TORCHMIL', 'TORCHMIL_OPTIONS', 'INSTALL', 'WIDTHS', 'CLASSES', 'NEIGHBOURS', 'TOLERANCE', 'import_class',
-           'parse_options', 'as_kept', 'build_from', 'neighbour_graph', 'sizes_for', 'inputs_beside', 'all_logits',
-           'PaddedMIL', 'as_weights', 'is_outside', 'outside_parameters', 'build_outside', 'require_conforming',
-           'require_equal', 'output_of', 'hint', 'require_trainable', 'require_output', 'require_tensor',
-           'require_weights']
+           'is_model', 'parse_options', 'as_kept', 'build_from', 'neighbour_graph', 'sizes_for', 'inputs_beside',
+           'all_logits', 'PaddedMIL', 'as_weights', 'is_outside', 'outside_parameters', 'build_outside',
+           'require_conforming', 'require_equal', 'output_of', 'hint', 'require_trainable', 'require_output',
+           'require_tensor', 'require_weights']
 
 # %% ../../nbs/models/outside.ipynb #3af9e26e
 import importlib
@@ -42,16 +42,24 @@ def import_class(name: str) -> type[nn.Module]:
     sys.path += [place for place in places if place not in sys.path]
     importlib.invalidate_caches()  # the module may be newer than this process
     try:
-        found = getattr(importlib.import_module(module_name), class_name)
+        module = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:  # whatever the module does when it is imported
         reason = f"{type(error).__name__}: {error}"
         if isinstance(error, ImportError):
             is_torchmil = name.startswith("torchmil")
             reason = INSTALL if is_torchmil else f"{reason}; looked for in {', '.join(places)} and where Python looks"
         raise InputError(f"model {name}: cannot be imported ({reason})") from None
-    if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise InputError(f"model {name}: is no subclass of torch.nn.Module, but {found!r}")
+    found = getattr(module, class_name, None)
+    if not is_model(found):
+        what = "has no" if found is None else "has something else than a torch.nn.Module called"
+        others = [each for each, value in vars(module).items() if is_model(value)]
+        raise InputError(f"model {name}: {module_name} {what} {class_name or 'class without a name'}; its models are {', '.join(others) or 'none'}")
     return found
+
+
+def is_model(value: Any) -> bool:
+    "Return whether `value` is a class of torch's modules."
+    return isinstance(value, type) and issubclass(value, nn.Module)
 
 # %% ../../nbs/models/outside.ipynb #afaea975
 def parse_options(text: str | None) -> dict[str, Any]:
@@ -187,7 +195,10 @@ class PaddedMIL(nn.Module):
             torch.manual_seed(0)
             if "return_att" not in self.asks_for:
                 return self.network(bag, **beside), None, {}
-            logits, weights, *_ = self.network(bag, **beside, return_att=True)
+            said = self.network(bag, **beside, return_att=True)
+        if not isinstance(said, tuple) or len(said) < 2:
+            raise InputError(f"model {self.name}: takes return_att, and returns {type(said).__name__} where logits and attention are wanted")
+        logits, weights, *_ = said
         return logits, as_weights(weights, stop - start), {}
 
 # %% ../../nbs/models/outside.ipynb #31f9e32b
