@@ -19,7 +19,7 @@ import pytest
 from mil_workbench.files import read_json
 
 OPTIONS = "--cohort digits --warmup-epochs 5 --batch-size 4 --bag-size 16 --dropout 0.5 --patience None --lr 1e-3 --device cpu --study killed"
-SHORTEST = 30  # seconds that an undisturbed run takes, at least
+SHORTEST = 20  # seconds that an undisturbed run takes, at least
 MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
 
 
@@ -56,7 +56,7 @@ def draw_kills(n: int, seed: int) -> list[Kill]:
     kills = []
     for i in range(n):
         if i % 3 == 0:  # a third, so that a quarter is left if a moment is missed
-            kills.append(Kill(draw.uniform(8, 20), signal.SIGKILL, "all", True))
+            kills.append(Kill(draw.uniform(8, SHORTEST - 6), signal.SIGKILL, "all", True))
         else:
             number = draw.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1])
             whom = draw.choice(["launcher", "kernel", "all"]) if number == signal.SIGKILL else "launcher"
