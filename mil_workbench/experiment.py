@@ -262,11 +262,14 @@ def outside_options(p: SimpleNamespace, changed: frozenset[str]) -> dict[str, An
     "Return the options of a model from outside: those in `model_options`, and the parameters that were set and have a name that it takes."
     if p.train_encoder:
         raise InputError(f"model {p.model} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
-    takes = outside_parameters(p.model)
+    settled = {"in_features", "n_classes", *inspect.signature(build_model).parameters}
+    takes = [name for name in outside_parameters(p.model) if name not in settled]
     options, shared = parse_options(p.model_options), {"dropout", *LAYER_OPTIONS}
+    for name in settled & set(options):
+        raise InputError(f"model_options: {name} follows from the cohort or from the run's own parameters; leave it out")
     for name in changed & shared:
         if name not in takes:
-            raise InputError(f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes)}, given in model_options")
+            raise InputError(f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes) or 'none'}, given in model_options")
         if name in options:
             raise InputError(f"{name} is given twice: {getattr(p, name)}, and {options[name]} in model_options; leave one of them out")
     return {name: getattr(p, name) for name in shared & set(takes)} | options

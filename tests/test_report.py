@@ -9,7 +9,7 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from mil_workbench.batch.collect import collect, write_tables
-from mil_workbench.batch.run_folder import RunFolder, write_parameters
+from mil_workbench.batch.run_folder import RunFolder, summarise, write_parameters
 from mil_workbench.batch.status import State
 from mil_workbench.files import read_json, write_json, write_text
 
@@ -77,6 +77,7 @@ def test_report(run_notebook, project):
     assert (pair["group"], pair["other"], pair["cases"]) == ("abmil", "mean", 60), "compared on the cases of the folds that both have"
     table = pd.read_parquet(study / "runs.parquet")
     assert len(table) == 9 and set(table.state) == {"finished", "failed"}
+    assert isinstance(summarise(study / "report"), str), "what the command says at its end"
 
 
 def test_what_cannot_be_reported_is_said_in_one_line(run_notebook, project):

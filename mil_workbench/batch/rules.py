@@ -111,7 +111,7 @@ def require_model(name: str) -> None:
     if name not in MODEL_NAMES and not re.fullmatch(r"(padded:)?\w+(\.\w+)*:\w+", name):
         module, _, attribute = name.rpartition(".")
         near = [f"{module}:{attribute}"] if module and ":" not in name else difflib.get_close_matches(name, MODEL_NAMES, n=1)
-        raise InputError(f"model must be one of {', '.join(MODEL_NAMES)}, a class of your own as package.module:Class, or one of torchmil's such as torchmil:TransMIL, not {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise InputError(f"model must be one of {', '.join(MODEL_NAMES)}, a class of your own as package.module:Class (padded:package.module:Class if it takes tensors), or one of torchmil's such as torchmil:TransMIL, not {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
 
 
 def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]:

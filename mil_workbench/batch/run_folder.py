@@ -313,13 +313,16 @@ def explain_scores(metrics: Mapping[str, Any]) -> list[str]:
 def beside_yardsticks(metrics: Mapping[str, Any]) -> list[str]:
     "Return a sentence on how the model's AUROC compares with those of the yardsticks; none where there are none."
     part = "test" if "test" in metrics else "validation"
-    own, yardsticks = (metrics.get(part) or {}).get("auroc"), metrics.get("yardsticks") or {}
+    own, yardsticks = (metrics.get(part) or {}).get("auroc"), metrics.get("yardsticks")
+    if own is None or not yardsticks:  # a report has its own, over all folds
+        return []
     theirs = {name: scores[part]["auroc"] for name, scores in yardsticks.items() if name != "constant" and (scores.get(part) or {}).get("auroc") is not None}
-    if own is None or not theirs:
+    if not theirs:
         return []
     shown = ", ".join(f"{name} {auroc:.3f}" for name, auroc in theirs.items())
     better, level = ([name for name, auroc in theirs.items() if holds(auroc)] for holds in (lambda auroc: auroc > own, lambda auroc: auroc == own))
-    verdict = f"The model does not beat {' and '.join(better)}" if better else f"The model is level with {' and '.join(level)}" if level else "The model is above them"
+    found = [f"{what} {' and '.join(names)}" for what, names in (("does not beat", better), ("is level with", level)) if names]
+    verdict = f"The model {' and '.join(found) or 'is above them'}"
     n_cases = sum(map(sum, metrics[part].get("confusion") or []))
     return [f"Yardsticks on mean, maximum and minimum of each bag's features, auroc on {part}: {shown}; this model {own:.3f}. {verdict}, on these {n_cases} cases; crossval_report compares them over all folds."]
 

@@ -102,7 +102,7 @@ def build_from(cls: type[nn.Module], name: str, sizes: dict[str, Any], options: 
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     unknown = [option for option in options if option not in taken and not takes_all]
     if unknown:
-        raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(taken) or 'none'}")
+        raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(each for each in taken if each not in sizes) or 'none'}")
     try:
         return cls(**sizes, **options)
     except Exception as error:
