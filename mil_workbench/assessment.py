@@ -27,7 +27,7 @@ from torch import nn
 
 from .batch.parameters import notebook_parameters, shipped_parameters
 from .batch.rules import folder_of, plan_run
-from .batch.run_folder import RunFolder, begin_anew, describe_environment, require_no_training_run
+from .batch.run_folder import RunFolder, begin_anew, describe_environment, no_better_than_constant, require_no_training_run
 from .data.bags import Bag
 from .data.cohorts import Cohort
 from .data.named_cohorts import NAMED_COHORTS
@@ -530,7 +530,9 @@ def limitations(assessment: Assessment, cases: Cases, results: Results) -> list[
     said, run = results.said, assessment.run
     n_patients = len(np.unique(said.patients))
     note = note_for_card(assessment.parameters.cohort or run.parameters.cohort, cases.cohort.note)
-    found = [*cases.notes, *([note] if note else [])]
+    constant = read_json(run.folder / "metrics.json").get("constant") or {}
+    found = [no_better_than_constant(constant)] if constant.get("better") is False else []
+    found += [*cases.notes, *([note] if note else [])]
     if FEWEST_PATIENTS <= n_patients < 100:
         found.append(f"It was evaluated on {n_patients} patients only; the intervals say how little that is.")
     absent = [name for i, name in enumerate(run.classes) if i not in said.labels]
