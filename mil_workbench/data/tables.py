@@ -132,7 +132,7 @@ def read_table(path: str | Path, columns: tuple[str, ...], case_name: Callable[[
     table = read_rows(path)
     for column in columns:
         if column not in table:
-            raise InputError(f"{path}: lacks the column {column}; it has {', '.join(table)}, and needs {', '.join(columns)}")
+            raise InputError(f"{path}: lacks the column {column}; it has {', '.join(table)}, and needs {', '.join(columns)}{'; where each case is a patient, let it repeat case_id' if column == 'patient_id' else ''}")
     table["case_id"] = table.case_id.map(case_name)
     columns = (*columns, *({"patient_id"} & set(table) - set(columns)))
     for column in columns:
