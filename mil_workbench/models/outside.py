@@ -38,7 +38,9 @@ INSTALL = "torchmil is missing: pip install 'mil_workbench[bench]'"
 def import_class(name: str) -> type[nn.Module]:
     "Return the class that `package.module:Class` names; an `InputError` where there is none, or it is no `nn.Module`."
     module_name, _, class_name = name.partition(":")
-    places = list(dict.fromkeys([os.getcwd(), str(project_root())]))  # JupyterLab's kernel works in the notebook's folder
+    places = list(
+        dict.fromkeys([os.getcwd(), str(project_root())])
+    )  # JupyterLab's kernel works in the notebook's folder
     sys.path += [place for place in places if place not in sys.path]
     importlib.invalidate_caches()  # the module may be newer than this process
     try:
@@ -53,7 +55,9 @@ def import_class(name: str) -> type[nn.Module]:
     if not is_model(found):
         what = "has no" if found is None else "has something else than a torch.nn.Module called"
         others = [each for each, value in vars(module).items() if is_model(value)]
-        raise InputError(f"model {name}: {module_name} {what} {class_name or 'class without a name'}; its models are {', '.join(others) or 'none'}")
+        raise InputError(
+            f"model {name}: {module_name} {what} {class_name or 'class without a name'}; its models are {', '.join(others) or 'none'}"
+        )
     return found
 
 
@@ -74,9 +78,13 @@ def parse_options(text: str | None) -> dict[str, Any]:
         if name in options:
             raise InputError(f"model_options {text!r}: {name} is given twice")
         if value.lower() in ("true", "false", "none") and value not in ("True", "False", "None"):
-            raise InputError(f"model_options {text!r}: write {name}={value.capitalize()}, since {value} would be a text")
+            raise InputError(
+                f"model_options {text!r}: write {name}={value.capitalize()}, since {value} would be a text"
+            )
         if "=" in value:
-            raise InputError(f"model_options {text!r}: {entry.strip()!r} holds two; entries are separated by semicolons")
+            raise InputError(
+                f"model_options {text!r}: {entry.strip()!r} holds two; entries are separated by semicolons"
+            )
         options[name] = as_kept(name, value)
     return options
 
@@ -91,18 +99,24 @@ def as_kept(name: str, value: str) -> Any:
         return json.loads(json.dumps(stands_for))
     except TypeError:
         kind = type(stands_for).__name__
-        raise InputError(f"model_options: {name}={value} is a {kind}; numbers, texts, lists and dictionaries can be kept") from None
+        raise InputError(
+            f"model_options: {name}={value} is a {kind}; numbers, texts, lists and dictionaries can be kept"
+        ) from None
 
 
 def build_from(cls: type[nn.Module], name: str, sizes: dict[str, Any], options: dict[str, Any]) -> nn.Module:
     "Return `cls(**sizes, **options)`; an option that it does not take, and whatever it raises, is an `InputError`."
     taken = inspect.signature(cls).parameters
     if set(sizes) & set(options):
-        raise InputError(f"model {name}: {min(set(sizes) & set(options))} follows from the cohort; leave it out of model_options")
+        raise InputError(
+            f"model {name}: {min(set(sizes) & set(options))} follows from the cohort; leave it out of model_options"
+        )
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
     unknown = [option for option in options if option not in taken and not takes_all]
     if unknown:
-        raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(each for each in taken if each not in sizes) or 'none'}")
+        raise InputError(
+            f"model {name} has no option {unknown[0]!r}; it takes {', '.join(each for each in taken if each not in sizes) or 'none'}"
+        )
     try:
         return cls(**sizes, **options)
     except Exception as error:
@@ -131,7 +145,9 @@ def sizes_for(name: str, cls: type[nn.Module], in_features: int, n_classes: int)
     width, classes = (next((each for each in names if each in taken), None) for names in (WIDTHS, CLASSES))
     if width is None:
         names = ", ".join(WIDTHS)
-        raise InputError(f"model {name}: its constructor takes none of {names}, so it cannot be told how wide an instance is")
+        raise InputError(
+            f"model {name}: its constructor takes none of {names}, so it cannot be told how wide an instance is"
+        )
     if classes is None and n_classes != 2:
         names = ", ".join(CLASSES)
         raise InputError(f"model {name}: its constructor takes none of {names}, and the cohort has {n_classes} classes")
@@ -139,10 +155,14 @@ def sizes_for(name: str, cls: type[nn.Module], in_features: int, n_classes: int)
     return sizes | ({classes: n_classes} if classes else {})
 
 
-def inputs_beside(name: str, asks_for: set[str], bag: Tensor, coords: Tensor | None) -> dict[str, Tensor]:  # bag (1, N, D)
+def inputs_beside(
+    name: str, asks_for: set[str], bag: Tensor, coords: Tensor | None
+) -> dict[str, Tensor]:  # bag (1, N, D)
     "Return what a network that `asks_for` it is given beside the bag: places, graph, and a mask that hides nothing."
     if "coords" in asks_for and coords is None:
-        raise InputError(f"model {name}: needs the places of instances, which this cohort has not; choose another model")
+        raise InputError(
+            f"model {name}: needs the places of instances, which this cohort has not; choose another model"
+        )
     beside = {"coords": coords[None].to(bag.device)} if "coords" in asks_for else {}
     if "adj" in asks_for:
         beside["adj"] = neighbour_graph(bag[0].detach() if coords is None else coords)[None].to(bag)
@@ -182,10 +202,14 @@ class PaddedMIL(nn.Module):
         weights = torch.cat([weights for _, weights, _ in bags])  # (N,)
         return MILOutput(logits, flat_attention(batch, weights), weights, losses=losses)
 
-    def decide(self, batch: BagBatch, start: int, stop: int, label: Tensor) -> tuple[Any, Tensor | None, dict[str, Tensor]]:
+    def decide(
+        self, batch: BagBatch, start: int, stop: int, label: Tensor
+    ) -> tuple[Any, Tensor | None, dict[str, Tensor]]:
         "Return logits, weights and further loss terms of the bag whose instances lie from `start` up to `stop`."
         bag = self.standardise(batch.read(start, stop))[None]  # (1, N, D)
-        beside = inputs_beside(self.name, self.asks_for, bag, None if batch.coords is None else batch.coords[start:stop])
+        beside = inputs_beside(
+            self.name, self.asks_for, bag, None if batch.coords is None else batch.coords[start:stop]
+        )
         if self.training and self.name.startswith(TORCHMIL):
             logits, terms = self.network.compute_loss(label[None].float(), bag, **beside)
             return logits, None, dict(list(terms.items())[1:])  # the first is the bag's own, and ours takes its place
@@ -197,7 +221,9 @@ class PaddedMIL(nn.Module):
                 return self.network(bag, **beside), None, {}
             said = self.network(bag, **beside, return_att=True)
         if not isinstance(said, tuple) or len(said) < 2:
-            raise InputError(f"model {self.name}: takes return_att, and returns {type(said).__name__} where logits and attention are wanted")
+            raise InputError(
+                f"model {self.name}: takes return_att, and returns {type(said).__name__} where logits and attention are wanted"
+            )
         logits, weights, *_ = said
         return logits, as_weights(weights, stop - start), {}
 
@@ -258,11 +284,29 @@ def require_conforming(model: nn.Module, bags: list[Bag], n_classes: int, name: 
         together = output_of(model, bags, n_classes, name).logits
         for i, bag in enumerate(bags):
             alone, again = (output_of(model, [bag], n_classes, name).logits[0] for _ in range(2))
-            require_equal(alone, again, f"model {name}: its logits of case {bag.id} are", "", " a second time; in evaluation nothing may be random or remembered")
-            require_equal(alone, together[i], f"model {name}: its logits of case {bag.id} are", " alone", " beside other cases; a bag must not change with its neighbours")
+            require_equal(
+                alone,
+                again,
+                f"model {name}: its logits of case {bag.id} are",
+                "",
+                " a second time; in evaluation nothing may be random or remembered",
+            )
+            require_equal(
+                alone,
+                together[i],
+                f"model {name}: its logits of case {bag.id} are",
+                " alone",
+                " beside other cases; a bag must not change with its neighbours",
+            )
             relabelled = replace(bag, label=(bag.label + 1) % n_classes)
             other = output_of(model, [relabelled], n_classes, name).logits[0]
-            require_equal(alone, other, f"model {name}: its logits of case {bag.id} are", "", " with another label; a model must not look at labels in evaluation")
+            require_equal(
+                alone,
+                other,
+                f"model {name}: its logits of case {bag.id} are",
+                "",
+                " with another label; a model must not look at labels in evaluation",
+            )
     require_trainable(model.train(), bags, n_classes, name)
     model.train(was_training)
 
@@ -285,7 +329,9 @@ def output_of(model: nn.Module, bags: list[Bag], n_classes: int, name: str) -> M
     except Exception as error:
         when = "in training, on" if model.training else "on"
         cases = " and ".join(f"{bag.id} ({len(bag)} instances)" for bag in bags)
-        raise InputError(f"model {name}: fails {when} {cases} ({type(error).__name__}: {error}){hint(name, error)}") from None
+        raise InputError(
+            f"model {name}: fails {when} {cases} ({type(error).__name__}: {error}){hint(name, error)}"
+        ) from None
     if [value._version for value in given] != versions:
         raise InputError(f"model {name}: changes the batch that it is given; work on a copy")
     require_output(output, batch, n_classes, name)
@@ -332,16 +378,30 @@ def require_output(output: Any, batch: BagBatch, n_classes: int, name: str) -> N
             f"model {name}: returns {type(output).__name__}, not a MILOutput; a model of tensors (B, N, D) is called {PADDED}{name}"
         )
     n, shape = int(batch.bag_offsets[-1]), (len(batch), n_classes)
-    require_tensor(output.logits, shape, f"model {name}: its logits", f", for {len(batch)} bags of {n_classes} classes {shape} is wanted")
+    require_tensor(
+        output.logits,
+        shape,
+        f"model {name}: its logits",
+        f", for {len(batch)} bags of {n_classes} classes {shape} is wanted",
+    )
     if (output.logits >= 0).all() and (output.logits.sum(1) - 1).abs().max() < 1e-6:
-        raise InputError(f"model {name}: returns probabilities, which sum to 1; logits are wanted, as they are before a softmax")
+        raise InputError(
+            f"model {name}: returns probabilities, which sum to 1; logits are wanted, as they are before a softmax"
+        )
     if not isinstance(output.attention, dict):
-        raise InputError(f"model {name}: its attention is a {type(output.attention).__name__}; a dictionary of level and weights is wanted, or instance_attention")
+        raise InputError(
+            f"model {name}: its attention is a {type(output.attention).__name__}; a dictionary of level and weights is wanted, or instance_attention"
+        )
     members = {level.name: int(level.offsets[-1]) for level in batch.levels}
     for level, weights in output.attention.items():
         if level not in members:
             raise InputError(f"model {name}: its attention has a level {level!r}; the bags have {', '.join(members)}")
-        require_tensor(weights, (members[level],), f"model {name}: its attention of level {level}", f", for {members[level]} members")
+        require_tensor(
+            weights,
+            (members[level],),
+            f"model {name}: its attention of level {level}",
+            f", for {members[level]} members",
+        )
     for term, value in output.losses.items():
         require_tensor(value, (), f"model {name}: its loss {term}", ", a single number is wanted")
     for what, columns in (("scores", 2), ("selection", 2), ("instance_logits", 2), ("instance_attention", 1)):
@@ -352,7 +412,7 @@ def require_output(output: Any, batch: BagBatch, n_classes: int, name: str) -> N
     if output.instance_attention is not None:
         require_weights(output.instance_attention, batch, name)
 
-
+# %% ../../nbs/models/outside.ipynb #7958a057
 def require_tensor(value: Any, shape: tuple[int, ...], what: str, wanted: str) -> None:
     "Raise an `InputError` where `value` is no tensor of finite numbers of this shape."
     if not isinstance(value, Tensor) or not value.is_floating_point():
@@ -367,8 +427,12 @@ def require_tensor(value: Any, shape: tuple[int, ...], what: str, wanted: str) -
 def require_weights(weights: Tensor, batch: BagBatch, name: str) -> None:  # (N,)
     "Raise an `InputError` for weights of instances that are negative or do not sum to 1 in each bag."
     if (weights < 0).any():
-        raise InputError(f"model {name}: its instance_attention goes down to {float(weights.min()):.3g}; weights are not negative")
+        raise InputError(
+            f"model {name}: its instance_attention goes down to {float(weights.min()):.3g}; weights are not negative"
+        )
     sums = segment_sum(weights, batch.bag_offsets)
     worst = int((sums - 1).abs().argmax())
     if (sums[worst] - 1).abs() > TOLERANCE:
-        raise InputError(f"model {name}: its instance_attention sums to {float(sums[worst]):.3g} in case {batch.ids[worst]}, not to 1")
+        raise InputError(
+            f"model {name}: its instance_attention sums to {float(sums[worst]):.3g} in case {batch.ids[worst]}, not to 1"
+        )

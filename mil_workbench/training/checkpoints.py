@@ -55,7 +55,8 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:  # th
         model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
         model.load_state_dict(weights)
     except InputError as error:  # a class from outside that is no longer where it was
-        raise InputError(f"{path}: {error}; put the module back where it was, or name its folder in PYTHONPATH") from None
+        remedy = "; put the module back where it was, or name its folder in PYTHONPATH" if ":" in str(header["description"].get("name")) else ""
+        raise InputError(f"{path}: {error}{remedy}") from None
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # altered, or of another version
         raise InputError(f"{path}: holds the weights of another version of the model, or was altered ({' '.join(str(error).split())[:160]}); copy it again, open it at the commit in environment.json, or run it again") from None
     bad = next((name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None)
