@@ -21,6 +21,6 @@ setup(
     packages=find_packages(include=["mil_workbench", "mil_workbench.*"]),
     package_data={"mil_workbench.viewers": ["static/*", "js/*"]},
     install_requires=settings["requirements"].split(),
-    entry_points={"console_scripts": ["mil-workbench = mil_workbench.batch.cli:main"]},
+    entry_points={"console_scripts": ["mil-workbench = mil_workbench.jobs.cli:main"]},
     extras_require={"bench": bench, "dev": settings["dev_requirements"].split() + bench},
 )

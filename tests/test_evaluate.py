@@ -14,11 +14,11 @@ from conftest import ROOT
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from mil_workbench import assessment
-from mil_workbench.batch.parameters import read_parameters
+from mil_workbench.workflows import evaluate
+from mil_workbench.record.parameters import read_parameters
 from mil_workbench.data.named_cohorts import load_cohort
 from mil_workbench.evaluation.intervals import delong_interval
-from mil_workbench.experiment import run_once
+from mil_workbench.workflows.train import run_once
 from mil_workbench.files import InputError, hash_file, read_json, write_json
 from mil_workbench.training.checkpoints import load_checkpoint
 from mil_workbench.training.prediction import predict, read_attention
@@ -56,9 +56,9 @@ def write_manifest(path: Path, bags, classes, width: int | None = None) -> Path:
 
 def evaluate(**given):
     "What the notebook does before it predicts."
-    opened = assessment.start_with(DEFAULTS["evaluate"] | {"device": "cpu", "run_name": "e"} | given)
+    opened = evaluate.start_with(DEFAULTS["evaluate"] | {"device": "cpu", "run_name": "e"} | given)
     try:
-        return opened, assessment.load(opened)
+        return opened, evaluate.load(opened)
     finally:
         opened.folder.release()
 
@@ -111,7 +111,7 @@ def test_external_manifest(run, run_notebook, tmp_path):
 
 
 def test_command_line_and_a_training_run_s_folder(run, tmp_path):
-    command = [sys.executable, "-m", "mil_workbench.batch.cli", "run", "evaluate", "--run", str(run), "--device", "cpu"]
+    command = [sys.executable, "-m", "mil_workbench.jobs.cli", "run", "evaluate", "--run", str(run), "--device", "cpu"]
     refused = subprocess.run([*command, "--study", "first", "--run-name", "fold0"], cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 2 and "first/fold0: is the folder of a training run; give another run_name" in refused.stderr
     assert (run / "metrics.json").exists(), "the run is as it was"
@@ -128,13 +128,13 @@ def test_one_class_is_still_evaluated(run, tmp_path):
     write_manifest(tmp_path / "one.csv", [bag for bag in musk.bags if bag.label][:12], musk.classes)
     opened, cases = evaluate(run=str(run), cohort="one.csv")
     opened.folder.claim()
-    results = assessment.evaluate(opened, cases)
+    results = evaluate.evaluate(opened, cases)
     assert results.scores["auroc"].value is None and results.scores["accuracy"].value is not None
     assert results.transfer == "The cases are all of class musk: how the threshold serves both classes cannot be seen."
-    assert set(assessment.draw(opened, cases, results)) == {"reliability", "subgroups"}
-    card = assessment.model_card(opened, cases, results)
+    assert set(evaluate.draw(opened, cases, results)) == {"reliability", "subgroups"}
+    card = evaluate.model_card(opened, cases, results)
     assert "not defined" in card and "No evaluated case is of class non-musk." in card
-    assessment.finish(opened, cases, results)
+    evaluate.finish(opened, cases, results)
 
 
 def test_three_classes_say_what_is_for_two(tmp_path, monkeypatch):
@@ -150,13 +150,13 @@ def test_three_classes_say_what_is_for_two(tmp_path, monkeypatch):
     opened, cases = evaluate(run=str(folder.path), cases="validation")
     assert cases.is_validation
     opened.folder.claim()
-    results = assessment.evaluate(opened, cases)
+    results = evaluate.evaluate(opened, cases)
     assert results.delong == "for two classes only"
     for part in (results.transfer, results.subgroups):
         assert part.endswith("is defined for two classes, and the model tells 3 apart.")
-    assert set(assessment.draw(opened, cases, results)) == {"scores", "reliability"}
-    assessment.write_card(opened, cases, results)
-    assessment.finish(opened, cases, results)
+    assert set(evaluate.draw(opened, cases, results)) == {"scores", "reliability"}
+    evaluate.write_card(opened, cases, results)
+    evaluate.finish(opened, cases, results)
     assert read_json(opened.folder / "metrics.json")["subgroups"] is None
 
 
@@ -169,7 +169,7 @@ def test_patients_shared_with_training_are_named(run, tmp_path, capsys):
     table.to_csv(new, index=False)
     opened, cases = evaluate(run=str(run), cohort="more.csv")
     assert cases.shared == {known} and f"was trained or chosen: {known}." in capsys.readouterr().out
-    card = assessment.model_card(opened, cases, assessment.evaluate(*claimed(opened, cases)))
+    card = evaluate.model_card(opened, cases, evaluate.evaluate(*claimed(opened, cases)))
     assert "1 of the evaluated patients is called like one" in card and known not in card
     opened.folder.release()
 
@@ -228,7 +228,7 @@ def test_images_and_their_encoder(tmp_path, monkeypatch):
     folder = run_once(DEFAULTS["train"] | BRIEF | options, DEFAULTS["train"])
     opened, cases = evaluate(run=str(folder.path), cohort="abroad", cases=None)
     assert (cases.is_own, opened.run.channels) == (True, ("red", "green", "blue")), "the same cases, patients and labels are the run's own"
-    results = assessment.evaluate(*claimed(opened, cases))
+    results = evaluate.evaluate(*claimed(opened, cases))
     assert results.subgroups.loc["sox10 missing", "n"] == sum(int(bag.id) % 3 == 0 for bag in cases.bags)
     opened.folder.release()
     facts = read_json(folder / "model.json")
@@ -258,7 +258,7 @@ def test_encoder_that_was_trained_along(tmp_path, monkeypatch):
     options = {"cohort": "lab", "patch_size": 32, "model": "abmil", "train_encoder": True, "encoder": "resnet18", "encoder_weights": "none", "run_name": "along", "n_folds": 2}
     folder = run_once(DEFAULTS["train"] | BRIEF | options, DEFAULTS["train"])
     opened, cases = evaluate(run=str(folder.path))
-    results = assessment.evaluate(*claimed(opened, cases))
+    results = evaluate.evaluate(*claimed(opened, cases))
     assert results.scores["auroc"].value == pytest.approx(read_json(folder / "metrics.json")["test"]["auroc"])
-    assert "encoder: resnet18, trained with the model" in assessment.model_card(opened, cases, results)
+    assert "encoder: resnet18, trained with the model" in evaluate.model_card(opened, cases, results)
     opened.folder.release()

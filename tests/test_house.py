@@ -48,7 +48,7 @@ def test_run_notebook_has_one_parameters_cell_and_exports_nothing(path):
     tagged = [cell for cell in cells(path) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
     assert not any(is_export(cell) for cell in cells(path))
-    from mil_workbench.batch.parameters import read_parameters
+    from mil_workbench.record.parameters import read_parameters
 
     assert all(parameter.help for parameter in read_parameters(path).values()), "every parameter says what it is"
 
@@ -87,7 +87,7 @@ def test_groups_of_tests_share_a_process(request):
 
 
 def test_import_is_light():
-    code = "import sys, mil_workbench, mil_workbench.batch.parameters, mil_workbench.batch.run_folder; assert 'torch' not in sys.modules"
+    code = "import sys, mil_workbench, mil_workbench.record.parameters, mil_workbench.record.run_folder; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -20,7 +20,7 @@ from mil_workbench.files import read_json
 
 OPTIONS = "--cohort digits --warmup-epochs 5 --batch-size 4 --bag-size 16 --dropout 0.5 --patience None --lr 1e-3 --device cpu --study killed"
 SHORTEST = 20  # seconds that an undisturbed run takes, at least
-MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
+MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 
 
 def start(project: Path, name: str, epochs: int) -> subprocess.Popen:

@@ -12,16 +12,16 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mil_workbench.batch.status import run_state, study_states
+from mil_workbench.record.status import run_state, study_states
 from mil_workbench.files import read_json
 
-MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
+MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 LISTENING = ["env", "--default-signal=INT,HUP"]  # these tests may themselves run in the background of a script
 PARAMETERS = 'how: str = "well"  # how it ends\nstudy: str = "s"  # folder of runs\nrun_name: str | None = None  # folder of this run'
 BODY = """
 import os, signal, sys, time
 from pathlib import Path
-from mil_workbench.batch.rules import default_run_name
+from mil_workbench.record.rules import default_run_name
 folder = Path("papermill_runs") / study / (run_name or default_run_name({"how": how}))
 if how == "error": raise ValueError("the cell says no")
 if how == "exit": sys.exit(0)
@@ -142,7 +142,7 @@ def in_background(project: Path, command: str) -> tuple[subprocess.Popen, int]:
     return script, int((project / "pid").read_text())
 
 
-SUBMIT = f"{sys.executable} -m mil_workbench.batch.cli submit page.ipynb --study s --local 2"
+SUBMIT = f"{sys.executable} -m mil_workbench.jobs.cli submit page.ipynb --study s --local 2"
 
 
 def begun(project: Path, n: int) -> bool:
@@ -184,7 +184,7 @@ def test_submit_that_is_stopped_before_a_task_has_begun_runs_no_more(project):
 
 
 def test_run_in_the_background_of_a_script_is_stopped(project):
-    script, process = in_background(project, f"{sys.executable} -m mil_workbench.batch.cli run page.ipynb --how keeps --run-name one")
+    script, process = in_background(project, f"{sys.executable} -m mil_workbench.jobs.cli run page.ipynb --how keeps --run-name one")
     wait_until(lambda: begun(project, 1))
     os.kill(process, signal.SIGINT)
     os.kill(process, signal.SIGHUP)

@@ -12,10 +12,10 @@ import pytest
 import torch
 from conftest import ROOT, papermill_command
 
-from mil_workbench.batch.parameters import read_parameters
+from mil_workbench.record.parameters import read_parameters
 from mil_workbench.data.phantoms import phantom_patients, write_brats_folder
 from mil_workbench.data.volumes import read_volume
-from mil_workbench.experiment import run_once
+from mil_workbench.workflows.train import run_once
 from mil_workbench.files import InputError, read_json
 from mil_workbench.training.checkpoints import load_checkpoint
 
@@ -206,7 +206,7 @@ def test_second_start_is_quick(run_notebook, tmp_path, brats_folder):
     options = {**SMALL, "cohort": brats_folder}
     assert run_notebook(**options, run_name="first").returncode == 0
     script = (
-        "import sys, time\nfrom mil_workbench import experiment\nfrom mil_workbench.batch.parameters import read_parameters\n"
+        "import sys, time\nfrom mil_workbench import experiment\nfrom mil_workbench.record.parameters import read_parameters\n"
         f"defaults = {{n: p.default for n, p in read_parameters({str(papermill_command('train', tmp_path / 'x', tmp_path)[3])!r}).items()}}\n"
         f"values = {{**defaults, **{ {name: str(value) if isinstance(value, Path) else value for name, value in options.items()} !r}, 'run_name': 'second', 'seed': 3}}\n"
         "start = time.perf_counter()\nrun = experiment.start_with(values, defaults)\ncohort = experiment.load(run)\n"

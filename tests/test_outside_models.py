@@ -8,8 +8,8 @@ import pytest
 import torch
 import torchmil.models
 
-from mil_workbench.batch.parameters import read_parameters
-from mil_workbench.batch.rules import MODEL_NAMES
+from mil_workbench.record.parameters import read_parameters
+from mil_workbench.record.rules import MODEL_NAMES
 from mil_workbench.data.bags import Bag, pack
 from mil_workbench.files import InputError, checkout, read_json
 from mil_workbench.models.build import MODELS, build_model
@@ -110,7 +110,7 @@ QUICK = {"cohort": "ucsb-breast", "epochs": 2, "device": "cpu", "study": "outsid
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    from mil_workbench.experiment import run_many
+    from mil_workbench.workflows.train import run_many
 
     (tmp_path / "settings.ini").write_text("")  # what makes a folder the project
     (tmp_path / "students.py").write_text(STUDENTS)
@@ -122,7 +122,7 @@ def train(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("values", [{"model": "students:Small", "model_options": "width=6", "dropout": 0.5}, {"model": "torchmil:ABMIL", "model_options": "gated=True; att_dim=8"}, {"model": "students:Small", "members": 2}])
 def test_a_model_from_outside_leaves_a_whole_record(train, values):
-    from mil_workbench.finished import open_run
+    from mil_workbench.workflows.finished import open_run
 
     run = train(**values)
     metrics = read_json(run / "metrics.json")
@@ -164,7 +164,7 @@ def test_what_is_wrong_is_named_before_training(train, values, message):
 
 
 def test_parts_that_a_published_loss_does_not_reach_are_said_and_trained_beside(train, capsys):
-    from mil_workbench.experiment import run_once
+    from mil_workbench.workflows.train import run_once
 
     defaults = {name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()}
     run = run_once(defaults | QUICK | {"model": "torchmil:TransMIL", "epochs": 1}, defaults)

@@ -13,7 +13,7 @@ OPTIONS = "--cohort digits --epochs 8 --warmup-epochs 1 --batch-size 7 --bag-siz
 
 
 def start(folder, name: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mil_workbench.batch.cli", "run", "train", *OPTIONS, "--n-processes", "2", "--run-name", name]
+    command = [sys.executable, "-m", "mil_workbench.jobs.cli", "run", "train", *OPTIONS, "--n-processes", "2", "--run-name", name]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
-from mil_workbench.batch.collect import collect, write_tables
-from mil_workbench.batch.run_folder import RunFolder, summarise, write_parameters
-from mil_workbench.batch.status import State
+from mil_workbench.record.runs_table import collect, write_tables
+from mil_workbench.record.run_folder import RunFolder, summarise, write_parameters
+from mil_workbench.record.status import State
 from mil_workbench.files import read_json, write_json, write_text
 
 PARAMETERS = {"cohort": "made-up", "n_folds": 3, "folds": None, "protocol": "train_validation_test", "seed": 0, "lr": 0.001, "patience": 20, "study": "made"}

@@ -15,15 +15,15 @@ import torch
 from PIL import Image
 from conftest import ROOT, papermill_command
 
-from mil_workbench.batch.parameters import read_parameters
+from mil_workbench.record.parameters import read_parameters
 from mil_workbench.data.cohorts import cohort_from_manifest
 from mil_workbench.data.features import read_features
 from mil_workbench.data.slides import PatchSettings, cohort_from_slides
 from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_folder, write_slides
 from mil_workbench.data.stores import InstanceStore
-from mil_workbench.experiment import load, start_with
+from mil_workbench.workflows.train import load, start_with
 from mil_workbench.files import InputError, read_json
-from mil_workbench.training import scaling
+from mil_workbench.studies import scaling
 
 REAL_FILES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
 needs_real_files = pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real feature files and tiles are not on this machine")

@@ -120,7 +120,7 @@ def test_notebook_costs_little_more_than_a_script(run_notebook, tmp_path):
     script.write_text(
         "import sys\n"
         "from mil_workbench import experiment\n"
-        "from mil_workbench.batch.parameters import read_parameters\n"
+        "from mil_workbench.record.parameters import read_parameters\n"
         f"defaults = {{n: p.default for n, p in read_parameters({str(papermill_command('train', tmp_path / 'x', tmp_path)[3])!r}).items()}}\n"
         f"run = experiment.start_with({{**defaults, **{QUICK!r}, 'run_name': 'script'}}, defaults)\n"
         "cohort = experiment.load(run)\nsets = experiment.split(run, cohort)\nmodel = experiment.build(run, cohort, sets)\n"
@@ -173,5 +173,5 @@ def test_what_was_learned_from_noise_says_that_it_is_nothing(run_notebook, tmp_p
     printed = "".join("".join(out.get("text", "")) for cell in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for out in cell.get("outputs", []))
     for sentence in ("positive class: cancer", "This run has learned nothing that holds on validation", "Too few cases for a threshold to mean anything"):
         assert sentence in printed
-    status = subprocess.run([sys.executable, "-m", "mil_workbench.batch.cli", "status", "noise"], cwd=tmp_path, capture_output=True, text=True)
+    status = subprocess.run([sys.executable, "-m", "mil_workbench.jobs.cli", "status", "noise"], cwd=tmp_path, capture_output=True, text=True)
     assert "no better on validation than always giving the classes' frequencies" in status.stdout, status.stderr

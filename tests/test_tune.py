@@ -11,8 +11,8 @@ import psutil
 import pytest
 from conftest import ROOT, papermill_command, wait_until
 
-from mil_workbench import experiment, tuning
-from mil_workbench.batch.status import study_states
+from mil_workbench.workflows import train, tune
+from mil_workbench.record.status import study_states
 from mil_workbench.files import read_json
 
 BASE = "cohort=digits model=abmil epochs={} warmup_epochs=1 batch_size=16 bag_size=8 device=cpu patience=None"
@@ -20,7 +20,7 @@ SPACE = "lr=1e-6..1e-1 log; dropout=0..0.5"
 
 
 def trials_of(study):
-    found = optuna.load_study(study_name=study.name, storage=tuning.open_storage(study / "tuning.journal"))
+    found = optuna.load_study(study_name=study.name, storage=tune.open_storage(study / "tune.journal"))
     return found.trials
 
 
@@ -71,7 +71,7 @@ def wait_for(path, n_epochs, process):
 
 def test_worker_stopped_and_killed_in_mid_trial_goes_on(project):
     words = ["--study", "cut", "--run-name", "w", "--trials", "2", "--base", BASE.format(20), "--space", "lr=1e-4..1e-2 log"]
-    command = [sys.executable, "-m", "mil_workbench.batch.cli", "run", "tune", *words]
+    command = [sys.executable, "-m", "mil_workbench.jobs.cli", "run", "tune", *words]
     study = project / "papermill_runs/cut"
     begin = lambda: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
 
@@ -109,16 +109,16 @@ def test_worker_stopped_and_killed_in_mid_trial_goes_on(project):
 
 def tune_here(study):
     values = {"study": study, "run_name": "w", "worker": 0, "trials": 3, "space": SPACE, "base": BASE.format(2), "folds_per_trial": 2, "seed": 3}
-    search = tuning.start_with(values)
-    tuning.run_trials(search)
-    tuning.finish(search)
+    search = tune.start_with(values)
+    tune.run_trials(search)
+    tune.finish(search)
     runs = [search.run_folder(trial.params, fold) for trial in search.study.trials for fold in range(2)]
-    return [(trial.params, trial.value) for trial in search.study.trials], tuning.best_trial(search).number, [read_json(run / "metrics.json")["test"]["auroc"] for run in runs]
+    return [(trial.params, trial.value) for trial in search.study.trials], tune.best_trial(search).number, [read_json(run / "metrics.json")["test"]["auroc"] for run in runs]
 
 
 def test_test_cases_have_no_say(project, monkeypatch):
     trials, best, scores = tune_here("clean")
-    split = experiment.split
+    split = train.split
 
     def with_wrong_test_labels(run, cohort):
         sets = split(run, cohort)
@@ -139,7 +139,7 @@ def test_test_cases_have_no_say(project, monkeypatch):
     ],
 )
 def test_bad_space_is_refused_before_anything_is_submitted(project, words, message):
-    command = [sys.executable, "-m", "mil_workbench.batch.cli", "submit", "tune", "--study", "bad", "--local", "2", "--worker", "0-9", *words]
+    command = [sys.executable, "-m", "mil_workbench.jobs.cli", "submit", "tune", "--study", "bad", "--local", "2", "--worker", "0-9", *words]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
     assert not (project / "papermill_runs" / "bad").exists()

@@ -22,9 +22,9 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..batch.collect import FILES, REPEATS, collect, parameters_of, uniform
-from ..batch.run_folder import WITHOUT_EFFECT
-from ..batch.status import study_states
+from ..record.runs_table import FILES, REPEATS, collect, parameters_of, uniform
+from ..record.run_folder import WITHOUT_EFFECT
+from ..record.status import study_states
 from ..files import InputError, resolve
 from .viewer import STATIC, Viewer
 

@@ -27,13 +27,13 @@ def examples(lab, table):
     folders = {}
     for kind in ("volumes", "patches"):
         begun = time.monotonic()
-        subprocess.run([sys.executable, "-c", f"from mil_workbench.exploring import make_example; make_example({kind!r})"], cwd=lab.root / "clone", check=True)
+        subprocess.run([sys.executable, "-c", f"from mil_workbench.workflows.explore import make_example; make_example({kind!r})"], cwd=lab.root / "clone", check=True)
         table(f"small run on {kind}, trained on a fresh clone, s", seconds=time.monotonic() - begun)
     return folders
 
 
 def opened(lab, name):
-    from mil_workbench.finished import open_run
+    from mil_workbench.workflows.finished import open_run
 
     return open_run(lab.root / "clone" / "papermill_runs" / "example" / name)
 

@@ -7,11 +7,11 @@ import torch
 from playwright.sync_api import expect
 
 from mil_workbench.data.bags import BagBatchSampler, pack
-from mil_workbench.gradient_bench import N_TRAIN, SETTINGS, bench_bags
+from mil_workbench.studies.gradient_bench import N_TRAIN, SETTINGS, bench_bags
 from mil_workbench.models.build import build_model
 from mil_workbench.training.fit import make_optimizer
 from mil_workbench.training.gradient_flow import audit_gradient_flow
-from mil_workbench.training.gradient_history import BUGS
+from mil_workbench.studies.gradient_history import BUGS
 from mil_workbench.training.losses import MILLoss
 
 EXPLORE = Path(__file__).resolve().parents[2] / "nbs" / "explore"

@@ -10,20 +10,20 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from mil_workbench.batch.parameters import read_parameters
-from mil_workbench.batch.slurm import submit_scripts
-from mil_workbench.batch.status import run_state, study_states
-from mil_workbench.experiment import run_many
+from mil_workbench.record.parameters import read_parameters
+from mil_workbench.jobs.slurm import submit_scripts
+from mil_workbench.record.status import run_state, study_states
+from mil_workbench.workflows.train import run_many
 from mil_workbench.files import InputError, read_json
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster
 ROOT = Path(__file__).resolve().parent.parent.parent
-MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.batch.cli"]
+MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 TRAINING = "--cohort digits --epochs 24 --warmup-epochs 2 --batch-size 8 --bag-size 16 --lr 3e-3 --dropout 0.5 --patience None --device cpu".split()
 PAGE = '''
 import os, time
 from pathlib import Path
-from mil_workbench.batch.rules import default_run_name
+from mil_workbench.record.rules import default_run_name
 folder = Path("papermill_runs") / study / default_run_name({"how": how})
 (folder / "begun").touch()
 if how in ("limit", "requeue", "node", "scancel") and "SLURM_RESTART_COUNT" not in os.environ: time.sleep(600)
