@@ -1,4 +1,5 @@
 """Reads settings.ini, which nbdev keeps, so that every fact about the package stands once."""
+
 from configparser import ConfigParser
 from pathlib import Path
 

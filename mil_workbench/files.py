@@ -13,9 +13,10 @@ import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Iterator, Sequence
+from typing import Any
 
 import mil_workbench
 
@@ -41,9 +42,9 @@ def resolve(path: str | Path) -> Path:
 
 # %% ../nbs/files.ipynb #05c2302a
 NO_ROOM = {number: os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)}
-REMEDIES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, then give the same call again") | dict.fromkeys(
-    (errno.EROFS, errno.EACCES, errno.EPERM), "run where you may write, or have that made writable"
-)
+REMEDIES = dict.fromkeys(
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free space there, then give the same call again"
+) | dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), "run where you may write, or have that made writable")
 
 
 @contextmanager
@@ -58,7 +59,14 @@ def whole_file(path: str | Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(aside, path)
     except Exception as error:
-        number = next((number for number, words in NO_ROOM.items() if getattr(error, "errno", None) == number or words in str(error)), None)
+        number = next(
+            (
+                number
+                for number, words in NO_ROOM.items()
+                if getattr(error, "errno", None) == number or words in str(error)
+            ),
+            None,
+        )
         if number is None or getattr(error, "filename", None) not in (None, str(aside)):
             raise
         raise OSError(number, os.strerror(number), str(path)) from error
@@ -73,7 +81,11 @@ def explain(error: OSError, path: str | Path | None = None) -> str:
     if path is None or error.strerror is None:
         return str(error)
     remedy = REMEDIES.get(error.errno)
-    return f"{path}: cannot be written to ({error.strerror}); {remedy}" if error.errno in NO_ROOM else f"{path}: {error.strerror}" + (f"; {remedy}" if remedy else "")
+    return (
+        f"{path}: cannot be written to ({error.strerror}); {remedy}"
+        if error.errno in NO_ROOM
+        else f"{path}: {error.strerror}" + (f"; {remedy}" if remedy else "")
+    )
 
 
 def write_text(path: str | Path, text: str) -> None:

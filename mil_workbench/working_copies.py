@@ -59,10 +59,16 @@ def refresh_copies() -> str:
         raise InputError(f"{root / 'nbs'}: there are no notebooks to copy; run this in a clone of the project")
     found = {path: refresh_copy(path, root / "lab" / path.relative_to(root / "nbs")) for path in originals}
     name = lambda path: f"lab/{path.relative_to(root / 'nbs')}"
-    sentences = [f"lab/ holds working copies of nbs/explore and nbs/runs: {list(found.values()).count('made')} made now, {list(found.values()).count('as it was')} as they were"]
+    sentences = [
+        f"lab/ holds working copies of nbs/explore and nbs/runs: {list(found.values()).count('made')} made now, {list(found.values()).count('as it was')} as they were"
+    ]
     edited = [name(path) for path, state in found.items() if state == "edited"]
     sentences += [f"edited, and so left as they are: {', '.join(edited)}"] if edited else []
-    sentences += [f"{name(path)} was edited and is left as it is, but its original has changed since: rename or delete it to get the new one" for path, state in found.items() if state == "outdated"]
+    sentences += [
+        f"{name(path)} was edited and is left as it is, but its original has changed since: rename or delete it to get the new one"
+        for path, state in found.items()
+        if state == "outdated"
+    ]
     return "\n".join(sentences)
 
 # %% ../nbs/working_copies.ipynb #3ea5907b

@@ -1,4 +1,5 @@
 """What the tests of the whole workbench share: running a notebook as a user would, and who has the machine."""
+
 import fcntl
 import os
 import subprocess
@@ -9,14 +10,36 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-os.environ |= {"OMP_NUM_THREADS": "1", "LOKY_MAX_CPU_COUNT": "1"}  # a test takes one core: threads of three tests that wait for each other make them all several times as slow
-QUICK = {"cohort": "digits", "epochs": 3, "warmup_epochs": 1, "batch_size": 16, "bag_size": 16, "lr": 3e-3, "device": "cpu"}
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "LOKY_MAX_CPU_COUNT": "1",
+}  # a test takes one core: threads of three tests that wait for each other make them all several times as slow
+QUICK = {
+    "cohort": "digits",
+    "epochs": 3,
+    "warmup_epochs": 1,
+    "batch_size": 16,
+    "bag_size": 16,
+    "lr": 3e-3,
+    "device": "cpu",
+}
 
 
 def papermill_command(notebook: str, output: Path, cwd: Path, **parameters) -> list[str]:
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     output.parent.mkdir(parents=True, exist_ok=True)
-    return [sys.executable, "-m", "papermill", f"{ROOT}/nbs/runs/{notebook}.ipynb", str(output), "--cwd", str(cwd), "--start-timeout", "600", *given]
+    return [
+        sys.executable,
+        "-m",
+        "papermill",
+        f"{ROOT}/nbs/runs/{notebook}.ipynb",
+        str(output),
+        "--cwd",
+        str(cwd),
+        "--start-timeout",
+        "600",
+        *given,
+    ]
 
 
 def wait_until(condition, process: subprocess.Popen | None = None) -> None:

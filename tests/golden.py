@@ -1,8 +1,9 @@
 """Golden runs: recorded before the code is rearranged and compared afterwards, every number to the bit.
 
-    python -m tests.golden record FOLDER        # with the code before
-    python -m tests.golden compare FOLDER OTHER
+python -m tests.golden record FOLDER        # with the code before
+python -m tests.golden compare FOLDER OTHER
 """
+
 import json
 import os
 import signal
@@ -29,7 +30,8 @@ TRAININGS = {
     "ucsb_breast": {"cohort": "ucsb-breast", "epochs": 4, "accumulate": 2, "class_weights": "balanced"},
     "stains": {"cohort": "stain-phantom-small", "model": "hierarchical_attention", "epochs": 4, "n_folds": 3},
     "phantom": PHANTOM | {"entropy_weight": 0.01, "confidence_weight": 0.01, "feature_dropout": 0.1},
-    "phantom_encoder": PHANTOM | {"train_encoder": True, "encoder_weights": "none", "slice_size": 32, "bag_size": 8, "epochs": 2, "augment": True},
+    "phantom_encoder": PHANTOM
+    | {"train_encoder": True, "encoder_weights": "none", "slice_size": 32, "bag_size": 8, "epochs": 2, "augment": True},
     "phantom_volumes": PHANTOM | {"model": "volume3d", "slice_size": 32, "epochs": 1},
 }
 EVALUATIONS = {
@@ -41,7 +43,17 @@ EVALUATIONS = {
 def command(folder: Path, notebook: str, parameters: dict) -> list[str]:
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     executed = folder / f"{parameters['run_name']}.ipynb"
-    return [sys.executable, "-m", "papermill", f"{ROOT}/nbs/runs/{notebook}.ipynb", str(executed), "--cwd", str(folder), "--log-output", *given]
+    return [
+        sys.executable,
+        "-m",
+        "papermill",
+        f"{ROOT}/nbs/runs/{notebook}.ipynb",
+        str(executed),
+        "--cwd",
+        str(folder),
+        "--log-output",
+        *given,
+    ]
 
 
 def run(folder: Path, notebook: str, parameters: dict) -> None:
@@ -53,7 +65,12 @@ def run(folder: Path, notebook: str, parameters: dict) -> None:
 
 def run_and_kill(folder: Path, parameters: dict) -> None:
     "Train, kill the run in its third epoch, and take it up again."
-    process = subprocess.Popen(command(folder, "train", parameters), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    process = subprocess.Popen(
+        command(folder, "train", parameters),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     history = folder / "papermill_runs" / "golden" / parameters["run_name"] / "history.csv"
     while not (history.exists() and len(history.read_text().splitlines()) > 2):
         assert process.poll() is None, "it ended before it was killed"
@@ -70,7 +87,16 @@ def record(folder: Path) -> None:
     run_and_kill(folder, COMMON | DIGITS | {"epochs": 12, "run_name": "digits_killed"})
     for name, parameters in EVALUATIONS.items():
         run(folder, "evaluate", {"study": "golden", "device": "cpu", "run_name": name} | parameters)
-    run(folder, "tune", {"study": "golden-tuning", "trials": 4, "base": "cohort=musk1 model=gated_abmil epochs=6 device=cpu", "run_name": "tune"})
+    run(
+        folder,
+        "tune",
+        {
+            "study": "golden-tuning",
+            "trials": 4,
+            "base": "cohort=musk1 model=gated_abmil epochs=6 device=cpu",
+            "run_name": "tune",
+        },
+    )
     run(folder, "crossval_report", {"study": "golden", "run_name": "report"})
 
 
@@ -83,12 +109,26 @@ def numbers(path: Path):
         return table[[column for column in table if not any(time in column for time in TIMES)]].to_dict("list")
     found = {}
     with h5py.File(path) as file:
-        file.visititems(lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: found.update({name: item[()].tobytes()}) if isinstance(item, h5py.Dataset) else None
+        )
     return found
 
 
 def compare(before: Path, after: Path) -> None:
-    n_equal, names = 0, ("metrics.json", "predictions.csv", "history.csv", "attention.h5", "folds.json", "model.json", "trials.csv", "best.json")
+    n_equal, names = (
+        0,
+        (
+            "metrics.json",
+            "predictions.csv",
+            "history.csv",
+            "attention.h5",
+            "folds.json",
+            "model.json",
+            "trials.csv",
+            "best.json",
+        ),
+    )
     for path in sorted(path for name in names for path in before.rglob(name)):
         other = after / path.relative_to(before)
         if not other.exists():

@@ -1,4 +1,5 @@
 """Thirty and more bad NIfTI files among good patients: each is named, and the others go on; from a script without a main guard."""
+
 import gzip
 import json
 import os
@@ -9,7 +10,15 @@ import numpy as np
 import pytest
 from test_prepare import run_script
 
-from mil_workbench.data.volumes import VolumeCase, brats_cases, cohort_from_volumes, looks_like_scans, read_case, read_volume, slices_of
+from mil_workbench.data.volumes import (
+    VolumeCase,
+    brats_cases,
+    cohort_from_volumes,
+    looks_like_scans,
+    read_case,
+    read_volume,
+    slices_of,
+)
 from mil_workbench.files import InputError
 
 SHAPE = (12, 14, 10)
@@ -18,7 +27,9 @@ MODALITIES = ("t1", "t1ce", "t2", "flair")
 
 def ball(seed: int = 0) -> np.ndarray:
     axes = np.meshgrid(*(np.linspace(-1, 1, n) for n in SHAPE), indexing="ij")
-    return np.where(sum(axis**2 for axis in axes) < 0.7, np.random.default_rng(seed).normal(500, 60, SHAPE), 0).astype(np.int16)
+    return np.where(sum(axis**2 for axis in axes) < 0.7, np.random.default_rng(seed).normal(500, 60, SHAPE), 0).astype(
+        np.int16
+    )
 
 
 def plain(data=None) -> bytes:
@@ -137,7 +148,9 @@ def test_the_others_go_on(tmp_path):
     (folder / "dangles" / "dangles_t2.nii").symlink_to("nowhere.nii")
     (folder / "loops" / "loops_t2.nii").symlink_to("loops_t2.nii")
     names = [*bad, "is_a_folder", "dangles", "loops", *(f"good{number}" for number in range(4))]
-    (folder / "labels.csv").write_text("case_id,label\n" + "".join(f"{name},{'normal' if i % 2 else 'tumour'}\n" for i, name in enumerate(names)))
+    (folder / "labels.csv").write_text(
+        "case_id,label\n" + "".join(f"{name},{'normal' if i % 2 else 'tumour'}\n" for i, name in enumerate(names))
+    )
     done = run_script(SCRIPT, folder, tmp_path / "store", folder=tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     cases, note = json.loads(done.stdout.split("RESULT")[1])
@@ -151,7 +164,9 @@ def test_the_others_go_on(tmp_path):
 def test_memory_is_judged_from_the_header(tmp_path, monkeypatch):
     (tmp_path / "large.nii").write_bytes(plain())
     monkeypatch.setattr("mil_workbench.data.volumes.psutil.virtual_memory", lambda: type("", (), {"available": 4000}))
-    with pytest.raises(InputError, match="large.nii: its header speaks of .* GiB of voxels, and .* GiB of memory are free"):
+    with pytest.raises(
+        InputError, match="large.nii: its header speaks of .* GiB of voxels, and .* GiB of memory are free"
+    ):
         read_volume(tmp_path / "large.nii")
 
 
@@ -163,14 +178,23 @@ def test_permission_denied(tmp_path):
         read_volume(tmp_path / "mine.nii")
 
 
-@pytest.mark.parametrize("values, is_named", [("mask", True), ("empty in half", True), ("parcels", True), ("image", False), ("32 grey levels", False)])
+@pytest.mark.parametrize(
+    "values, is_named",
+    [("mask", True), ("empty in half", True), ("parcels", True), ("image", False), ("32 grey levels", False)],
+)
 def test_a_column_of_masks_under_any_name(tmp_path, values, is_named):
     rows = []
     for number in range(4):
         (tmp_path / f"{number}_t1.nii").write_bytes(plain(ball(number)))
         cubes = np.indices(SHAPE) // 3  # 80 parcels of whole numbers
-        other = {"image": ball(9 + number), "32 grey levels": ball(9 + number) // 12, "parcels": (ball() > 0) * (1 + cubes[0] + 4 * cubes[1] + 20 * cubes[2])}.get(values)
-        second = other if other is not None else (ball(number) > 560).astype(np.uint8) * (number % 2 or values == "mask")
+        other = {
+            "image": ball(9 + number),
+            "32 grey levels": ball(9 + number) // 12,
+            "parcels": (ball() > 0) * (1 + cubes[0] + 4 * cubes[1] + 20 * cubes[2]),
+        }.get(values)
+        second = (
+            other if other is not None else (ball(number) > 560).astype(np.uint8) * (number % 2 or values == "mask")
+        )
         (tmp_path / f"{number}_x.nii").write_bytes(plain(second.astype(np.int16)))
         rows.append(f"c{number},p{number // 2},{'ab'[number // 2]},{number}_t1.nii,{number}_x.nii")
     (tmp_path / "m.csv").write_text("case_id,patient_id,label,t1,adc\n" + "\n".join(rows))
@@ -194,13 +218,26 @@ def tree(folder, names: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(
     "pattern",
-    ["{grade}/{{0}}/{{0}}_{{1}}.nii.gz", "{grade}/{{0}}_{{1}}.nii", "{grade}/site/{{0}}/{{0}}_{{1}}.nii.gz", "{grade}/{{0}}/anat/{{1}}.nii.gz", "{grade}/{{0}}/{{0}}_{{1}}.NII.GZ", "{grade}/{{0}}_{{1}}.Nii.Gz", "{grade}/{{0}}/{{1}}.nii"],
+    [
+        "{grade}/{{0}}/{{0}}_{{1}}.nii.gz",
+        "{grade}/{{0}}_{{1}}.nii",
+        "{grade}/site/{{0}}/{{0}}_{{1}}.nii.gz",
+        "{grade}/{{0}}/anat/{{1}}.nii.gz",
+        "{grade}/{{0}}/{{0}}_{{1}}.NII.GZ",
+        "{grade}/{{0}}_{{1}}.Nii.Gz",
+        "{grade}/{{0}}/{{1}}.nii",
+    ],
 )
 def test_folders_of_every_kind(tmp_path, pattern):
     tree(tmp_path, {f"c{i}": pattern.format(grade=grade) for i, grade in enumerate(("HGG", "HGG", "LGG", "LGG"))})
     assert looks_like_scans(tmp_path)
     cases, left_out, patients_from = brats_cases(tmp_path)
-    assert sorted((case.id, case.label, case.patient_id) for case in cases) == [("c0", "HGG", "c0"), ("c1", "HGG", "c1"), ("c2", "LGG", "c2"), ("c3", "LGG", "c3")]
+    assert sorted((case.id, case.label, case.patient_id) for case in cases) == [
+        ("c0", "HGG", "c0"),
+        ("c1", "HGG", "c1"),
+        ("c2", "LGG", "c2"),
+        ("c3", "LGG", "c3"),
+    ]
     assert not left_out and patients_from == "each case counts as a patient"
     (tmp_path / "labels.csv").write_text("case_id;Patient ID;label\nc0;1;HGG\nc1;1;HGG\nc2;2;LGG\nc3;2;LGG\n")
     cases, _, patients_from = brats_cases(tmp_path)
@@ -266,12 +303,25 @@ def test_a_grade_against_its_folder_and_a_case_without_one(tmp_path):
     assert [case.id for case in cases] == ["c1"] and left_out == {"c0": "no grade is given for it in labels.csv"}
 
 
-@pytest.mark.parametrize("name, kind, tool", [("x.mha", "MetaImage", "SimpleITK"), ("x.NRRD", "NRRD", "SimpleITK"), ("x.hdr", "Analyze", "SimpleITK"), ("x.mgz", "FreeSurfer", "mri_convert"), ("x.dcm", "DICOM", "dcm2niix"), ("IM0001", "DICOM", "dcm2niix"), ("1.2.840.1", "DICOM", "dcm2niix")])
+@pytest.mark.parametrize(
+    "name, kind, tool",
+    [
+        ("x.mha", "MetaImage", "SimpleITK"),
+        ("x.NRRD", "NRRD", "SimpleITK"),
+        ("x.hdr", "Analyze", "SimpleITK"),
+        ("x.mgz", "FreeSurfer", "mri_convert"),
+        ("x.dcm", "DICOM", "dcm2niix"),
+        ("IM0001", "DICOM", "dcm2niix"),
+        ("1.2.840.1", "DICOM", "dcm2niix"),
+    ],
+)
 def test_other_formats_are_named(tmp_path, name, kind, tool):
     (tmp_path / "HGG" / "c0").mkdir(parents=True)
     (tmp_path / "HGG" / "c0" / name).write_bytes(bytes(128) + b"DICM" + bytes(100))
     assert looks_like_scans(tmp_path)
-    with pytest.raises(InputError, match=f"{name} is {kind}, and NIfTI is read; convert it to .nii.gz, for instance with {tool}"):
+    with pytest.raises(
+        InputError, match=f"{name} is {kind}, and NIfTI is read; convert it to .nii.gz, for instance with {tool}"
+    ):
         brats_cases(tmp_path)
     tree(tmp_path, {"c1": "LGG/{0}/{0}_{1}.nii"})
     assert f"is {kind}" in brats_cases(tmp_path)[1]["c0"]

@@ -1,4 +1,5 @@
 """Every notebook that a bare `nbdev_test` runs, one case each, in a process of its own."""
+
 import multiprocessing
 import os
 import tempfile
@@ -13,10 +14,20 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = [path for path in sorted((ROOT / "nbs").rglob("*.ipynb")) if ".ipynb_checkpoints" not in path.parts]
 CHAPTERS = [str(path.relative_to(ROOT / "nbs")) for path in NOTEBOOKS if not (path.parent / ".notest").exists()]
 SKIPPED = get_config(path=ROOT).tst_flags.split()  # cells that take minutes
-WITH_SLOW_CELLS = [name for name in CHAPTERS if "\"#| slow" in (ROOT / "nbs" / name).read_text()]
+WITH_SLOW_CELLS = [name for name in CHAPTERS if '"#| slow' in (ROOT / "nbs" / name).read_text()]
 
 # Importing these takes longer than most chapters do. A process that has imported them, and nothing of ours, is forked for each chapter.
-HEAVY = ["accelerate", "h5py", "matplotlib.pyplot", "nbdev.test", "pandas", "pytest", "scipy.stats", "sklearn.metrics", "torchvision"]
+HEAVY = [
+    "accelerate",
+    "h5py",
+    "matplotlib.pyplot",
+    "nbdev.test",
+    "pandas",
+    "pytest",
+    "scipy.stats",
+    "sklearn.metrics",
+    "torchvision",
+]
 multiprocessing.set_forkserver_preload(HEAVY)
 
 
@@ -65,4 +76,8 @@ def test_nbdev_test_runs_the_same(monkeypatch):
     nbdev_test()
     assert sorted(str(path.relative_to(ROOT / "nbs")) for path in seen["files"]) == CHAPTERS
     assert (seen["function"], seen["skipped"], seen["basepath"]) == (run_and_judge, (SKIPPED, []), ROOT)
-    assert {path.parent.name for path in NOTEBOOKS} - {path.parent.name for path in seen["files"]} == {"runs", "explore", "guides"}  # guides are prose alone
+    assert {path.parent.name for path in NOTEBOOKS} - {path.parent.name for path in seen["files"]} == {
+        "runs",
+        "explore",
+        "guides",
+    }  # guides are prose alone

@@ -1,4 +1,5 @@
 """Whether intervals hold what they promise, and how long they take."""
+
 import time
 
 import numpy as np
@@ -39,7 +40,9 @@ def coverage(has_random_prevalence: bool, n_cohorts: int, n_draws: int, seed: in
         is_positive = rng.random(N) < PREVALENCE if has_random_prevalence else np.arange(N) < round(PREVALENCE * N)
         positive = probability(rng.normal(size=N) + DISTANCE * is_positive)
         said = np.stack([1 - positive, positive], 1)
-        intervals = classification_metrics(is_positive.astype(int), said, np.arange(N), 0.5, n_draws, seed=int(rng.integers(1 << 31)))
+        intervals = classification_metrics(
+            is_positive.astype(int), said, np.arange(N), 0.5, n_draws, seed=int(rng.integers(1 << 31))
+        )
         intervals["delong"] = delong_interval(is_positive, positive)
         for name, value in TRUTH.items():
             held[name] += intervals[name].low <= value <= intervals[name].high
@@ -56,7 +59,9 @@ def test_intervals_cover_the_truth_in_cohorts_of_given_class_sizes():
 def test_scores_free_of_prevalence_are_covered_in_cohorts_of_random_class_sizes_and_others_are_not():
     found = coverage(has_random_prevalence=True, n_cohorts=5000, n_draws=1000, seed=2)
     assert all(0.93 <= found[name] <= 0.97 for name in ("auroc", "balanced_accuracy", "delong")), found
-    assert all(found[name] < 0.90 for name in ("accuracy", "brier")), f"{found}: better than the chapter on intervals says; mend its text"
+    assert all(found[name] < 0.90 for name in ("accuracy", "brier")), (
+        f"{found}: better than the chapter on intervals says; mend its text"
+    )
 
 
 @pytest.mark.slow  # a time: other work on the machine would fail it

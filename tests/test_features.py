@@ -1,4 +1,5 @@
 """Feature files as they come, and the store they are kept in: whatever goes wrong with a file or a disk, one sentence names it."""
+
 import contextlib
 import math
 import os
@@ -28,7 +29,10 @@ from mil_workbench.files import InputError
 
 VALUES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 CORNERS = np.arange(12).reshape(6, 2) * 256
-GOOD, BAD = {}, {}  # name of a file -> what writes it to a path; a good one gives VALUES, a bad one also has what is said of it
+GOOD, BAD = (
+    {},
+    {},
+)  # name of a file -> what writes it to a path; a good one gives VALUES, a bad one also has what is said of it
 
 
 def good(name):
@@ -146,7 +150,9 @@ good("parameter.pt")(torched(torch.nn.Parameter(torch.from_numpy(VALUES))))
 good("gradient.pt")(torched(torch.from_numpy(VALUES).requires_grad_()))
 good("sparse.pt")(torched(torch.from_numpy(VALUES).to_sparse()))
 good("rows.pt")(lambda path: torch.save(torch.from_numpy(VALUES).to_sparse_csr(), path))
-good("dictionary.pt")(torched({"feats": torch.from_numpy(VALUES), "coords": torch.from_numpy(CORNERS), "epoch": 3, "slide": "a"}))
+good("dictionary.pt")(
+    torched({"feats": torch.from_numpy(VALUES), "coords": torch.from_numpy(CORNERS), "epoch": 3, "slide": "a"})
+)
 good("only.pt")(torched({"x": torch.from_numpy(VALUES)}))
 good("view.pt")(torched(torch.from_numpy(np.repeat(VALUES, 2, axis=0))[::2]))
 good("turned.pt")(torched(torch.from_numpy(VALUES.T.copy()).T))
@@ -230,7 +236,9 @@ bad("promises.h5", "GiB of memory")(declared("features", (10**7, 10**7), chunks=
 bad("endless.h5", "GiB of memory")(declared("features", (2**40, 2**20)))
 bad("places_promise.h5", "GiB of memory")(declared("coords", (2**50, 2), chunks=(64, 2)))
 bad("expanded.pt", "GiB of memory")(torched(torch.zeros(1, 1).expand(10**7, 10**6)))
-bad("sparse_matrix.pt", "GiB of memory")(lambda path: torch.save(torch.sparse_coo_tensor([[0], [0]], [1.0], (10**7, 10**6)), path))
+bad("sparse_matrix.pt", "GiB of memory")(
+    lambda path: torch.save(torch.sparse_coo_tensor([[0], [0]], [1.0], (10**7, 10**6)), path)
+)
 bad("unwritten.h5", "1 of 1 blocks of features were never written")(declared("features", (6, 4)))
 
 
@@ -245,7 +253,11 @@ def _(path):
 @bad("altered.h5", "cannot be read")
 def _(path):
     with h5py.File(path, "w") as file:
-        place = file.create_dataset("features", data=VALUES, chunks=(6, 4), fletcher32=True).id.get_chunk_info(0).byte_offset
+        place = (
+            file.create_dataset("features", data=VALUES, chunks=(6, 4), fletcher32=True)
+            .id.get_chunk_info(0)
+            .byte_offset
+        )
     content = bytearray(path.read_bytes())
     content[place] ^= 255
     path.write_bytes(content)
@@ -272,7 +284,9 @@ SECRET = np.random.default_rng(1).normal(size=(6, 4))
 
 
 def beside(path):
-    hdf5(features=SECRET, coords=SECRET, instance_labels=SECRET[:, 0], **{"inner/features": SECRET})(path.with_name("secret.h5"))
+    hdf5(features=SECRET, coords=SECRET, instance_labels=SECRET[:, 0], **{"inner/features": SECRET})(
+        path.with_name("secret.h5")
+    )
     SECRET.tofile(path.with_name("secret.bin"))
 
 
@@ -307,12 +321,18 @@ for array in ("features", "coords", "instance_labels"):
 
     for way in ("external", "pipe", "soft", "folder", "raw", "soft_raw", "virtual"):
         said = "is a link into another file" if way in ("external", "pipe", "soft", "folder") else "lie in other files"
-        bad(f"{way}_{array}.h5", f"{array} {said}" if "link" in said else f"the numbers of {array} {said}")(lambda path, reach=reach, way=way: reach(path, way=way))
+        bad(f"{way}_{array}.h5", f"{array} {said}" if "link" in said else f"the numbers of {array} {said}")(
+            lambda path, reach=reach, way=way: reach(path, way=way)
+        )
 
 bad("dangling.h5", "features is a link that leads nowhere")(hdf5(features=h5py.SoftLink("/gone")))
-bad("circle.h5", "features is a link that leads nowhere")(hdf5(features=h5py.SoftLink("/more"), more=h5py.SoftLink("/features")))
+bad("circle.h5", "features is a link that leads nowhere")(
+    hdf5(features=h5py.SoftLink("/more"), more=h5py.SoftLink("/features"))
+)
 bad("through.h5", "features is a link that leads nowhere")(hdf5(features=h5py.SoftLink("/coords/x"), coords=CORNERS))
-bad("gone.h5", "features is a link into another file, nowhere.h5")(hdf5(features=h5py.ExternalLink("nowhere.h5", "/features")))
+bad("gone.h5", "features is a link into another file, nowhere.h5")(
+    hdf5(features=h5py.ExternalLink("nowhere.h5", "/features"))
+)
 
 # What could run code
 
@@ -346,12 +366,27 @@ bad("type.h5", "features is")(hdf5(features=np.dtype("f4")))
 # Numbers that cannot be features
 
 for name, values in {
-    "flat": VALUES[:, 0], "one": VALUES[0, 0], "cube": VALUES.reshape(2, 3, 4), "four_axes": VALUES[None, None], "no_width": VALUES[:, :0],
+    "flat": VALUES[:, 0],
+    "one": VALUES[0, 0],
+    "cube": VALUES.reshape(2, 3, 4),
+    "four_axes": VALUES[None, None],
+    "no_width": VALUES[:, :0],
     "switches": VALUES > 0,
 }.items():
-    for ending, write in {"npy": saved(values), "h5": hdf5(features=values), "pt": torched(torch.from_numpy(np.array(values))), "npz": zipped(features=values)}.items():
+    for ending, write in {
+        "npy": saved(values),
+        "h5": hdf5(features=values),
+        "pt": torched(torch.from_numpy(np.array(values))),
+        "npz": zipped(features=values),
+    }.items():
         bad(f"{name}.{ending}", "features must be numbers of shape (instances, width)")(write)
-for name, values in {"complex": VALUES + 1j, "words": VALUES.astype("S8"), "letters": VALUES.astype("U8"), "dates": VALUES.astype("M8[s]"), "pairs": np.zeros(6, "f4,f4")}.items():
+for name, values in {
+    "complex": VALUES + 1j,
+    "words": VALUES.astype("S8"),
+    "letters": VALUES.astype("U8"),
+    "dates": VALUES.astype("M8[s]"),
+    "pairs": np.zeros(6, "f4,f4"),
+}.items():
     bad(f"{name}.npy", "its array must be numbers, not")(saved(values))
 bad("complex.h5", "features must be numbers, not complex64")(hdf5(features=VALUES + 1j))
 bad("complex.pt", "features must be numbers, not torch.complex64")(torched(torch.from_numpy(VALUES + 1j)))
@@ -361,29 +396,47 @@ bad("none.npy", "holds no instance")(saved(VALUES[:0]))
 bad("none.h5", "holds no instance")(hdf5(features=VALUES[:0]))
 bad("none.pt", "holds no instance")(torched(torch.zeros(0, 4)))
 for name, number in {"nan": np.nan, "infinite": np.inf, "minus_infinite": -np.inf}.items():
-    bad(f"{name}.npy", "1 of 6 instances are not finite (NaN or infinite), first row 2")(saved(np.where(np.arange(6)[:, None] == 2, number, VALUES)))
-bad("nan.pt", "6 of 6 instances are not finite (NaN or infinite), first row 0")(torched(torch.full((6, 4), torch.nan).bfloat16()))
-bad("beyond.npy", "6 of 6 instances hold numbers beyond 3.4e38, which float32 cannot")(saved(VALUES.astype("f8") * 1e200))
+    bad(f"{name}.npy", "1 of 6 instances are not finite (NaN or infinite), first row 2")(
+        saved(np.where(np.arange(6)[:, None] == 2, number, VALUES))
+    )
+bad("nan.pt", "6 of 6 instances are not finite (NaN or infinite), first row 0")(
+    torched(torch.full((6, 4), torch.nan).bfloat16())
+)
+bad("beyond.npy", "6 of 6 instances hold numbers beyond 3.4e38, which float32 cannot")(
+    saved(VALUES.astype("f8") * 1e200)
+)
 bad("beyond.h5", "float32 cannot")(hdf5(features=VALUES.astype("f8") * 1e200))
 bad("beyond.pt", "float32 cannot")(torched(torch.from_numpy(VALUES.astype("f8") * 1e200)))
 bad("beyond_long.npy", "float32 cannot")(saved(VALUES.astype(np.longdouble) * 1e200))
 for kind in ("i4", "u4", "i8", ">u8"):
-    bad(f"whole_{kind.strip('>')}.npy", "whole numbers beyond 2^24, which float32 would round")(saved(np.full((6, 4), 2**24 + 1, kind)))
+    bad(f"whole_{kind.strip('>')}.npy", "whole numbers beyond 2^24, which float32 would round")(
+        saved(np.full((6, 4), 2**24 + 1, kind))
+    )
 bad("whole_minus.npy", "whole numbers beyond 2^24")(saved(np.full((6, 4), -(2**63), "i8")))
 
 # Numbers beside them that cannot be meant
 
 bad("few_places.h5", "6 instances but 5 coords")(hdf5(features=VALUES, coords=CORNERS[:5]))
 bad("turned_places.h5", "6 instances but 2 coords")(hdf5(features=VALUES, coords=CORNERS.T))
-bad("deep_places.h5", "coords must have the shape (instances, numbers of a place), not (6, 2, 2)")(hdf5(features=VALUES, coords=np.zeros((6, 2, 2))))
+bad("deep_places.h5", "coords must have the shape (instances, numbers of a place), not (6, 2, 2)")(
+    hdf5(features=VALUES, coords=np.zeros((6, 2, 2)))
+)
 bad("no_places.h5", "coords must have the shape")(hdf5(features=VALUES, coords=np.zeros((6, 0))))
 bad("one_place.h5", "coords must have the shape")(hdf5(features=VALUES, coords=3.0))
-bad("far_places.h5", "1 of 6 coords are not finite (NaN or infinite), first row 3")(hdf5(features=VALUES, coords=np.where(np.arange(6)[:, None] == 3, np.inf, CORNERS)))
-bad("rounded_places.h5", "coords hold whole numbers beyond 2^53")(hdf5(features=VALUES, coords=np.full((6, 2), 2**64 - 1, "u8")))
+bad("far_places.h5", "1 of 6 coords are not finite (NaN or infinite), first row 3")(
+    hdf5(features=VALUES, coords=np.where(np.arange(6)[:, None] == 3, np.inf, CORNERS))
+)
+bad("rounded_places.h5", "coords hold whole numbers beyond 2^53")(
+    hdf5(features=VALUES, coords=np.full((6, 2), 2**64 - 1, "u8"))
+)
 bad("named_places.h5", "coords must be numbers")(hdf5(features=VALUES, coords=np.array(["1_2"] * 6, "S3")))
 bad("unwritten_places.h5", "blocks of coords were never written")(declared("coords", (6, 2)))
-bad("unknown_labels.h5", "1 of 6 instance_labels are not finite")(hdf5(features=VALUES, instance_labels=[0, 1, 0, 1, np.nan, 0]))
-bad("one_hot.h5", "instance_labels must have the shape (instances,), not (6, 2)")(hdf5(features=VALUES, instance_labels=np.eye(2)[[0, 1] * 3]))
+bad("unknown_labels.h5", "1 of 6 instance_labels are not finite")(
+    hdf5(features=VALUES, instance_labels=[0, 1, 0, 1, np.nan, 0])
+)
+bad("one_hot.h5", "instance_labels must have the shape (instances,), not (6, 2)")(
+    hdf5(features=VALUES, instance_labels=np.eye(2)[[0, 1] * 3])
+)
 bad("worded_labels.h5", "instance_labels must be numbers")(hdf5(features=VALUES, instance_labels=["tumour"] * 6))
 
 
@@ -443,7 +496,9 @@ def with_length(path, member, content, length):
 )
 def test_what_a_few_bytes_promise_is_judged_before_memory_is_taken(name, write, tmp_path, monkeypatch):
     write(tmp_path / name)
-    monkeypatch.setattr(feature_files.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**50))  # however much there is
+    monkeypatch.setattr(
+        feature_files.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**50)
+    )  # however much there is
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="no measured features can be packed so well"):
@@ -498,17 +553,25 @@ def test_file_that_may_not_be_read_is_named(what):
 
 # Whatever the layout, the same numbers; whatever the damage, a sentence
 
-NUMBERS = hnp.integer_dtypes(endianness="?") | hnp.unsigned_integer_dtypes(endianness="?") | hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64))
+NUMBERS = (
+    hnp.integer_dtypes(endianness="?")
+    | hnp.unsigned_integer_dtypes(endianness="?")
+    | hnp.floating_dtypes(endianness="?", sizes=(16, 32, 64))
+)
 
 
 @st.composite
 def slides(draw):
     "Features, coordinates and labels, and the same as some tool may have laid them out."
     n, width, k = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
-    array = lambda *shape: np.array(draw(st.lists(st.integers(0, 100), min_size=math.prod(shape), max_size=math.prod(shape)))).reshape(shape)
+    array = lambda *shape: np.array(
+        draw(st.lists(st.integers(0, 100), min_size=math.prod(shape), max_size=math.prod(shape)))
+    ).reshape(shape)
     content = {"features": array(n, width), "coords": array(n, k), "instance_labels": array(n)}
     lead = lambda values: values[None] if draw(st.booleans()) else values
-    laid_out = {name: lead(values.astype(draw(NUMBERS), order=draw(st.sampled_from("CF")))) for name, values in content.items()}
+    laid_out = {
+        name: lead(values.astype(draw(NUMBERS), order=draw(st.sampled_from("CF")))) for name, values in content.items()
+    }
     if k == 1 and draw(st.booleans()):
         laid_out["coords"] = laid_out["coords"].reshape(laid_out["coords"].shape[:-1])
     return content, laid_out
@@ -521,18 +584,31 @@ def test_same_numbers_in_any_layout_are_read_alike(slide, ending):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"slide.{ending}"
         if ending == "Pt":
-            torch.save({name: torch.from_numpy(values.astype(values.dtype.newbyteorder("="))) for name, values in laid_out.items()}, path)
+            torch.save(
+                {
+                    name: torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
+                    for name, values in laid_out.items()
+                },
+                path,
+            )
         else:
             (zipped if ending == "npz" else hdf5)(**laid_out)(path)
         arrays = read_features(path)
-    assert {name: values.dtype for name, values in arrays.items()} == {"instances": np.float32, "coords": np.float64, "instance_labels": np.float64}
+    assert {name: values.dtype for name, values in arrays.items()} == {
+        "instances": np.float32,
+        "coords": np.float64,
+        "instance_labels": np.float64,
+    }
     for name, values in content.items():
         assert np.array_equal(arrays["instances" if name == "features" else name], values)
 
 
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["plain.npy", "features.npz", "plain.h5", "compressed.h5", "dictionary.pt", "old.pt", "sparse.pt"]), st.data())
+@given(
+    st.sampled_from(["plain.npy", "features.npz", "plain.h5", "compressed.h5", "dictionary.pt", "old.pt", "sparse.pt"]),
+    st.data(),
+)
 def test_damaged_file_is_named_or_read_as_finite_numbers(name, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
@@ -561,7 +637,9 @@ def test_damaged_file_is_named_or_read_as_finite_numbers(name, data):
 def test_coordinates_of_mixed_kinds_join(first, second, tmp_path):
     places = CORNERS // 256
     for name, kind in (("1.h5", first), ("2.h5", second)):
-        hdf5(features=VALUES, coords=places.astype(kind), instance_labels=(places[:, 0] > 3).astype(kind))(tmp_path / name)
+        hdf5(features=VALUES, coords=places.astype(kind), instance_labels=(places[:, 0] > 3).astype(kind))(
+            tmp_path / name
+        )
     files = {name: read_features(tmp_path / name) for name in ("1.h5", "2.h5")}
     for array in ("coords", "instance_labels"):
         joined = join_files("c1", array, {name: torch.from_numpy(arrays[array]) for name, arrays in files.items()})
@@ -588,7 +666,9 @@ def manifest_of(folder, files):
 @pytest.mark.filterwarnings("ignore")
 def test_bad_files_are_left_out_by_name_and_the_others_go_on(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = [name for name in BAD if Path(name).suffix in (".npy", ".h5", ".pt", ".npz") and not name.startswith("pipe_")]  # those share a pipe
+    names = [
+        name for name in BAD if Path(name).suffix in (".npy", ".h5", ".pt", ".npz") and not name.startswith("pipe_")
+    ]  # those share a pipe
     for name in names:
         BAD[name][0](tmp_path / name)
     for i in range(4):
@@ -602,7 +682,12 @@ def test_bad_files_are_left_out_by_name_and_the_others_go_on(tmp_path, capsys, m
 
 
 def test_files_of_a_case_whose_coordinates_differ_are_named(tmp_path, capsys):
-    for name, coords in {"1": CORNERS.astype("i4"), "2": CORNERS.astype("u4"), "3": np.zeros((6, 3)), "4": CORNERS[:, 0]}.items():
+    for name, coords in {
+        "1": CORNERS.astype("i4"),
+        "2": CORNERS.astype("u4"),
+        "3": np.zeros((6, 3)),
+        "4": CORNERS[:, 0],
+    }.items():
         hdf5(features=VALUES, coords=coords)(tmp_path / f"{name}.h5")
         hdf5(features=VALUES, coords=coords)(tmp_path / f"{name}again.h5")
     files = [["1.h5", "2.h5"], ["3.h5"], ["4.h5"], ["1again.h5", "3again.h5"], ["2again.h5", "4again.h5"]]
@@ -610,7 +695,10 @@ def test_files_of_a_case_whose_coordinates_differ_are_named(tmp_path, capsys):
     assert {bag.id: tuple(bag.coords.shape) for bag in cohort.bags} == {"c0": (12, 2), "c1": (6, 3), "c2": (6, 1)}
     assert np.array_equal(cohort.bags[0].coords.numpy(), np.concatenate([CORNERS, CORNERS]))
     said = capsys.readouterr().out
-    assert f"left out: case c3: coords has the shape (6, 3) in {tmp_path}/3again.h5, but (6, 2) in {tmp_path}/1again.h5" in said
+    assert (
+        f"left out: case c3: coords has the shape (6, 3) in {tmp_path}/3again.h5, but (6, 2) in {tmp_path}/1again.h5"
+        in said
+    )
     assert said.count("left out: case c4: ") == 1
 
 

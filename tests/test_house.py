@@ -1,4 +1,5 @@
 """What holds the house together: notebooks and package agree, imports run one way, and no ordinary test judges a clock."""
+
 import ast
 import json
 import re
@@ -32,14 +33,22 @@ def test_export_clean_and_readme_leave_the_tree_unchanged(tmp_path):
     for name in kept:
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    before = {
+        path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file() and "__pycache__" not in path.parts
+    }
     (tmp_path / "venv").mkdir()
     (tmp_path / "venv" / "bin").symlink_to(BIN)
     (tmp_path / "venv" / ".installed").touch()
     done = subprocess.run(["make", "export", "VENV=venv"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    changed = [str(path.relative_to(tmp_path)) for path, content in before.items() if not path.exists() or path.read_bytes() != content]
-    changed += [str(path.relative_to(tmp_path)) for path in (tmp_path / "mil_workbench").rglob("*.py") if path not in before]
+    changed = [
+        str(path.relative_to(tmp_path))
+        for path, content in before.items()
+        if not path.exists() or path.read_bytes() != content
+    ]
+    changed += [
+        str(path.relative_to(tmp_path)) for path in (tmp_path / "mil_workbench").rglob("*.py") if path not in before
+    ]
     assert not changed, f"run `make export` and commit: {changed}"
 
 
@@ -71,7 +80,9 @@ def test_shipped_javascript_is_what_its_modules_give(tmp_path):
     done = subprocess.run(["make", "viewers"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     built = {path.name: path.read_bytes() for path in (tmp_path / "mil_workbench/viewers/static").glob("*.js")}
-    assert built == {path.name: path.read_bytes() for path in (ROOT / "mil_workbench/viewers/static").glob("*.js")}, "run `make viewers` and commit"
+    assert built == {path.name: path.read_bytes() for path in (ROOT / "mil_workbench/viewers/static").glob("*.js")}, (
+        "run `make viewers` and commit"
+    )
 
 
 def test_imports_run_one_way():
@@ -91,20 +102,36 @@ def test_import_is_light():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-STOPWATCH = re.compile(r"\b(perf_counter|process_time|timeit|time\.time)(_ns)?\(|\bmonotonic\(\) -")  # a wait asks time.monotonic whether its end has come
+STOPWATCH = re.compile(
+    r"\b(perf_counter|process_time|timeit|time\.time)(_ns)?\(|\bmonotonic\(\) -"
+)  # a wait asks time.monotonic whether its end has come
 
 
 def test_only_slow_tests_that_are_alone_hold_a_stopwatch():
     "Other work on the machine fails what judges a time. An example that needs a clock brings its own."
-    examples = [(path, cell) for path in NOTEBOOKS if "runs" not in path.parts for cell in cells(path) if cell["cell_type"] == "code" and not is_export(cell)]
+    examples = [
+        (path, cell)
+        for path in NOTEBOOKS
+        if "runs" not in path.parts
+        for cell in cells(path)
+        if cell["cell_type"] == "code" and not is_export(cell)
+    ]
     found = [f"{path.name}: {source(cell)}" for path, cell in examples if STOPWATCH.search(source(cell))]
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text(encoding="utf-8")
         tree = ast.parse(text)
-        of_all = {ast.unparse(mark) for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark" for mark in getattr(node.value, "elts", [node.value])}
+        of_all = {
+            ast.unparse(mark)
+            for node in tree.body
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
+            for mark in getattr(node.value, "elts", [node.value])
+        }
         for test in (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")):
             marks = of_all | {ast.unparse(mark) for mark in test.decorator_list}
-            if (STOPWATCH.search(ast.get_source_segment(text, test)) or "pytest.mark.alone" in marks) and not {"pytest.mark.slow", "pytest.mark.alone"} <= marks:
+            if (STOPWATCH.search(ast.get_source_segment(text, test)) or "pytest.mark.alone" in marks) and not {
+                "pytest.mark.slow",
+                "pytest.mark.alone",
+            } <= marks:
                 found.append(f"{path.name}: {test.name}")
     assert not found, f"mark them slow and alone, or judge something else: {found}"
 
@@ -123,8 +150,15 @@ def test_import_is_fast():
 def test_nothing_forbidden_is_tracked():
     tracked = subprocess.run(["git", "ls-files", "-s"], cwd=ROOT, capture_output=True, text=True).stdout.splitlines()
     names = [line.split("\t")[1] for line in tracked]
-    runs = [name for name in names if name.startswith("papermill_runs/") and not name.startswith(("papermill_runs/pages/", "papermill_runs/README"))]
-    weights = [name for name in names if name.endswith((".safetensors", ".pt", ".pth", ".h5", ".npy", ".nii", ".nii.gz"))]
+    runs = [
+        name
+        for name in names
+        if name.startswith("papermill_runs/")
+        and not name.startswith(("papermill_runs/pages/", "papermill_runs/README"))
+    ]
+    weights = [
+        name for name in names if name.endswith((".safetensors", ".pt", ".pth", ".h5", ".npy", ".nii", ".nii.gz"))
+    ]
     assert not runs and not weights
 
 
@@ -134,7 +168,15 @@ def test_the_readme_is_one_page_and_every_link_of_readme_and_guides_leads_somewh
     assert len(pages) > 1
     for page in pages:
         text = "\n".join(source(cell) for cell in cells(page))
-        lost = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http") and not (page.parent / link).exists()]
+        lost = [
+            link
+            for link in re.findall(r"\]\(([^)#]+)\)", text)
+            if not link.startswith("http") and not (page.parent / link).exists()
+        ]
         assert not lost, f"{page.name}: {lost}"
-    lost = [link for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text()) if not link.startswith("http") and not (ROOT / link).exists()]
+    lost = [
+        link
+        for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+        if not link.startswith("http") and not (ROOT / link).exists()
+    ]
     assert not lost, lost

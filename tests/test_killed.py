@@ -1,4 +1,5 @@
 """Runs that are killed at any moment and taken up again end with the numbers of a run that was left alone."""
+
 import contextlib
 import os
 import random
@@ -26,7 +27,13 @@ MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 def start(project: Path, name: str, epochs: int) -> subprocess.Popen:
     log = open(project / f"{name}.log", "ab")
     environment = {**os.environ, "MPLBACKEND": ""}
-    return subprocess.Popen([*MIL_WORKBENCH, "run", "train", *OPTIONS.split(), "--epochs", str(epochs), "--run-name", name], cwd=project, stdout=log, stderr=log, env=environment)
+    return subprocess.Popen(
+        [*MIL_WORKBENCH, "run", "train", *OPTIONS.split(), "--epochs", str(epochs), "--run-name", name],
+        cwd=project,
+        stdout=log,
+        stderr=log,
+        env=environment,
+    )
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
@@ -90,13 +97,23 @@ def disturb(project: Path, number: int, kill: Kill, epochs: int) -> dict:
     code = start(project, name, epochs).wait()
     time.sleep(2)  # an orphan would have to notice
     orphans = [other.pid for other in psutil.process_iter(["cmdline"]) if name in (other.info["cmdline"] or [])]
-    return {"name": name, "run": run, "code": code, "was_finished": was_finished, "in_checkpoint": in_checkpoint, "orphans": orphans, "kill": kill}
+    return {
+        "name": name,
+        "run": run,
+        "code": code,
+        "was_finished": was_finished,
+        "in_checkpoint": in_checkpoint,
+        "orphans": orphans,
+        "kill": kill,
+    }
 
 
 def weights(run: Path) -> dict[str, bytes]:
     found = {}
     with h5py.File(run / "attention.h5") as file:
-        file.visititems(lambda name, item: found.__setitem__(name, item[()].tobytes()) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(
+            lambda name, item: found.__setitem__(name, item[()].tobytes()) if isinstance(item, h5py.Dataset) else None
+        )
     return found
 
 
@@ -111,13 +128,17 @@ def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 50) -> No
         shutil.rmtree(reference)  # a quick machine
         epochs = int(epochs * 1.2 * SHORTEST / seconds)
     with ThreadPoolExecutor(2) as pool:
-        disturbed = [pool.submit(disturb, project, number, kill, epochs) for number, kill in enumerate(draw_kills(n, seed))]
+        disturbed = [
+            pool.submit(disturb, project, number, kill, epochs) for number, kill in enumerate(draw_kills(n, seed))
+        ]
         results = [future.result() for future in disturbed]
     history = pd.read_csv(reference / "history.csv").drop(columns="seconds")
     for result in results:
         run, told = result["run"], (project / f"{result['name']}.log").read_text()[-2000:]
         assert result["code"] == 0, (result["kill"], told)
-        pd.testing.assert_frame_equal(pd.read_csv(run / "history.csv").drop(columns="seconds"), history, check_exact=True)
+        pd.testing.assert_frame_equal(
+            pd.read_csv(run / "history.csv").drop(columns="seconds"), history, check_exact=True
+        )
         assert (run / "predictions.csv").read_bytes() == (reference / "predictions.csv").read_bytes(), result["kill"]
         assert read_json(run / "metrics.json") == read_json(reference / "metrics.json"), result["kill"]
         assert weights(run) == weights(reference), result["kill"]
@@ -126,9 +147,14 @@ def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 50) -> No
     struck = [result for result in results if not result["was_finished"]]
     assert len(struck) >= n - n // 5, "most runs were killed before their end"
     in_checkpoint = sum(result["in_checkpoint"] for result in struck)
-    print(f"{len(struck)} of {n} killed before their end, {in_checkpoint} of them inside a checkpoint's writing; the undisturbed run took {seconds:.0f} s")
+    print(
+        f"{len(struck)} of {n} killed before their end, {in_checkpoint} of them inside a checkpoint's writing; the undisturbed run took {seconds:.0f} s"
+    )
     for result in results:
-        print(f"  {result['kill'].signal.name} to {result['kill'].whom} after {result['kill'].after:.1f} s" + (", inside a checkpoint" if result["in_checkpoint"] else ""))
+        print(
+            f"  {result['kill'].signal.name} to {result['kill'].whom} after {result['kill'].after:.1f} s"
+            + (", inside a checkpoint" if result["in_checkpoint"] else "")
+        )
     assert in_checkpoint >= n / 4
 
 

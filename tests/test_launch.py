@@ -1,4 +1,5 @@
 """The launcher: every way in which a run can end, and what the record says of it."""
+
 import contextlib
 import json
 import os
@@ -12,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from mil_workbench.record.status import run_state, study_states
 from mil_workbench.files import read_json
+from mil_workbench.record.status import run_state, study_states
 
 MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 LISTENING = ["env", "--default-signal=INT,HUP"]  # these tests may themselves run in the background of a script
@@ -52,7 +53,17 @@ if how == "half":
 
 
 def write_notebook(path: Path, *sources: str) -> None:
-    cells = [{"cell_type": "code", "execution_count": None, "id": f"c{i}", "metadata": {"tags": ["parameters"]} if i == 0 else {}, "outputs": [], "source": source} for i, source in enumerate(sources)]
+    cells = [
+        {
+            "cell_type": "code",
+            "execution_count": None,
+            "id": f"c{i}",
+            "metadata": {"tags": ["parameters"]} if i == 0 else {},
+            "outputs": [],
+            "source": source,
+        }
+        for i, source in enumerate(sources)
+    ]
     kernel = {"kernelspec": {"display_name": "python3", "language": "python", "name": "python3"}}
     path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
 
@@ -60,7 +71,13 @@ def write_notebook(path: Path, *sources: str) -> None:
 @pytest.fixture
 def project(tmp_path):
     (tmp_path / "settings.ini").touch()
-    write_notebook(tmp_path / "page.ipynb", PARAMETERS, BODY, 'print("here", os.environ["JUPYTER_RUNTIME_DIR"], os.environ["IPYTHONDIR"])', '(folder / "metrics.json").write_text("{\\"cohort\\": 1}")')
+    write_notebook(
+        tmp_path / "page.ipynb",
+        PARAMETERS,
+        BODY,
+        'print("here", os.environ["JUPYTER_RUNTIME_DIR"], os.environ["IPYTHONDIR"])',
+        '(folder / "metrics.json").write_text("{\\"cohort\\": 1}")',
+    )
     return tmp_path
 
 
@@ -76,21 +93,33 @@ def left_of(project: Path) -> list[int]:
     left = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE and process.pid != os.getpid() and Path(process.cwd()) == project:
+            if (
+                process.status() != psutil.STATUS_ZOMBIE
+                and process.pid != os.getpid()
+                and Path(process.cwd()) == project
+            ):
                 left.append(process.pid)
     return left
 
 
 def run(project: Path, *words: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([*MIL_WORKBENCH, *words], cwd=project, capture_output=True, text=True, env={**os.environ, **environment})
+    return subprocess.run(
+        [*MIL_WORKBENCH, *words], cwd=project, capture_output=True, text=True, env={**os.environ, **environment}
+    )
 
 
 @pytest.mark.parametrize(
     "how, reason",
     [
         ("error", "ValueError: the cell says no"),
-        ("exit", "the notebook ended before it had written metrics.json; its cell 4 was not run, so something before it called sys.exit"),
-        ("memory", "the kernel was killed (signal 9); if memory ran out, ask for more, or give a smaller batch_size, bag_size or encoder_chunk"),
+        (
+            "exit",
+            "the notebook ended before it had written metrics.json; its cell 4 was not run, so something before it called sys.exit",
+        ),
+        (
+            "memory",
+            "the kernel was killed (signal 9); if memory ran out, ask for more, or give a smaller batch_size, bag_size or encoder_chunk",
+        ),
         ("crash", "the kernel died (exit code 3)"),
     ],
 )
@@ -114,7 +143,11 @@ def test_success_attempts_and_kernels_of_their_own(project):
     assert run_state(folder).attempts == 2 and run_state(folder).state == "finished"
     assert "the cell says no" in (folder / "attempts" / "1.ipynb").read_text()
     assert read_json(folder / "attempts" / "1.json")["state"] == "failed"
-    assert "metrics.json" not in done.stderr and not (folder / ".writer.json").exists() and not (folder / ".reserve").exists()
+    assert (
+        "metrics.json" not in done.stderr
+        and not (folder / ".writer.json").exists()
+        and not (folder / ".reserve").exists()
+    )
     places = done.stdout.split("here ")[1].split("\n")[0].split()
     assert places[0] == places[1] and not Path(places[0]).exists(), "a folder of its own, gone afterwards"
     assert not [path.name for path in project.iterdir() if "ipc" in path.name]
@@ -122,11 +155,20 @@ def test_success_attempts_and_kernels_of_their_own(project):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
 def test_stop_signal_leaves_an_interrupted_run(project, number):
-    process = subprocess.Popen([*LISTENING, *MIL_WORKBENCH, "run", "page.ipynb", "--how", "slow", "--run-name", "slow"], cwd=project, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [*LISTENING, *MIL_WORKBENCH, "run", "page.ipynb", "--how", "slow", "--run-name", "slow"],
+        cwd=project,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     folder = project / "papermill_runs" / "s" / "slow"
     wait_until((folder / "begun").exists)
     second = run(project, "run", "page.ipynb", "--how", "slow", "--run-name", "slow")
-    assert second.returncode == 2 and "another process is writing here (host" in second.stderr and second.stderr.count("\n") == 1
+    assert (
+        second.returncode == 2
+        and "another process is writing here (host" in second.stderr
+        and second.stderr.count("\n") == 1
+    )
     assert study_states(folder.parent)["slow"].state == "running"
     process.send_signal(number)
     assert process.wait(600) == os.EX_TEMPFAIL
@@ -161,7 +203,9 @@ def test_submit_in_the_background_of_a_script_is_stopped_with_its_tasks(project,
         os.kill(process, signal.SIGTERM)  # one task does not end by itself
     else:
         [heard] = project.glob("papermill_runs/s/*/heard")
-        os.kill(read_json(heard.parent / ".writer.json")["process"], signal.SIGTERM)  # the second stop, after the end of its parent
+        os.kill(
+            read_json(heard.parent / ".writer.json")["process"], signal.SIGTERM
+        )  # the second stop, after the end of its parent
     script.wait(600)
     wait_until(lambda: not left_of(project))
     states = {state.state: state.reason for state in study_states(project / "papermill_runs" / "s").values()}
@@ -184,7 +228,9 @@ def test_submit_that_is_stopped_before_a_task_has_begun_runs_no_more(project):
 
 
 def test_run_in_the_background_of_a_script_is_stopped(project):
-    script, process = in_background(project, f"{sys.executable} -m mil_workbench.jobs.cli run page.ipynb --how keeps --run-name one")
+    script, process = in_background(
+        project, f"{sys.executable} -m mil_workbench.jobs.cli run page.ipynb --how keeps --run-name one"
+    )
     wait_until(lambda: begun(project, 1))
     os.kill(process, signal.SIGINT)
     os.kill(process, signal.SIGHUP)
@@ -195,7 +241,9 @@ def test_run_in_the_background_of_a_script_is_stopped(project):
     wait_until(lambda: not left_of(project))
 
 
-@pytest.mark.parametrize("command", ["run page.ipynb --how keeps --run-name one", "submit page.ipynb --study s --how keeps --local 1"])
+@pytest.mark.parametrize(
+    "command", ["run page.ipynb --how keeps --run-name one", "submit page.ipynb --study s --how keeps --local 1"]
+)
 def test_closing_the_terminal_keeps_the_state(project, command):
     shell, terminal = pty.fork()
     if shell == 0:  # as a person at a terminal
@@ -211,10 +259,17 @@ def test_closing_the_terminal_keeps_the_state(project, command):
 
 
 def test_what_nobody_reads_ends_no_run(project):
-    done = subprocess.run(["bash", "-c", f"{' '.join(MIL_WORKBENCH)} run page.ipynb --run-name one | true; exit ${{PIPESTATUS[0]}}"], cwd=project, capture_output=True, text=True)
+    done = subprocess.run(
+        ["bash", "-c", f"{' '.join(MIL_WORKBENCH)} run page.ipynb --run-name one | true; exit ${{PIPESTATUS[0]}}"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, "") and run_state(project / "papermill_runs/s/one").state == "finished"
     with open("/dev/full", "w") as full:
-        done = subprocess.run([*MIL_WORKBENCH, "run", "page.ipynb", "--run-name", "two"], cwd=project, stdout=full, stderr=full)
+        done = subprocess.run(
+            [*MIL_WORKBENCH, "run", "page.ipynb", "--run-name", "two"], cwd=project, stdout=full, stderr=full
+        )
     assert done.returncode == 0 and run_state(project / "papermill_runs/s/two").state == "finished"
 
 
@@ -230,10 +285,15 @@ def test_full_disk_is_recorded(project):
     try:
         done = run(project, "run", "page.ipynb", "--how", "full", "--run-name", "full")
         assert done.returncode == 1
-        assert run_state(disk / "full").reason == f"OSError: [Errno 28] No space left on device: '{disk}/full/page.ipynb'; free space there, then give the same call again"
+        assert (
+            run_state(disk / "full").reason
+            == f"OSError: [Errno 28] No space left on device: '{disk}/full/page.ipynb'; free space there, then give the same call again"
+        )
         done = run(project, "run", "page.ipynb", "--how", "full", "--run-name", "again")
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
-        assert done.stderr.startswith(f"mil-workbench: {disk / 'again'}") and done.stderr.endswith(": cannot be written to (No space left on device); free space there, then give the same call again\n")
+        assert done.stderr.startswith(f"mil-workbench: {disk / 'again'}") and done.stderr.endswith(
+            ": cannot be written to (No space left on device); free space there, then give the same call again\n"
+        )
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -244,9 +304,16 @@ def test_read_only_disk_is_refused_in_one_line(project):
     try:
         done = run(project, "run", "page.ipynb", "--run-name", "one")
         assert done.returncode == 2
-        assert done.stderr.strip() == f"mil-workbench: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where you may write, or have that made writable"
+        assert (
+            done.stderr.strip()
+            == f"mil-workbench: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where you may write, or have that made writable"
+        )
         done = run(project, "submit", "page.ipynb", "--study", "s", "--how", "well,error", "--local", "2")
-        assert done.returncode == 2 and "cannot be written to (Read-only file system)" in done.stderr and done.stderr.count("\n") == 1
+        assert (
+            done.returncode == 2
+            and "cannot be written to (Read-only file system)" in done.stderr
+            and done.stderr.count("\n") == 1
+        )
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -255,16 +322,26 @@ def test_folder_that_turns_read_only_is_said_to_be_that(project):
     disk = project / "papermill_runs"
     small_disk(disk, "size=3m")
     try:
-        process = subprocess.Popen([*MIL_WORKBENCH, "run", "page.ipynb", "--how", "keeps", "--run-name", "one"], cwd=project, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*MIL_WORKBENCH, "run", "page.ipynb", "--how", "keeps", "--run-name", "one"],
+            cwd=project,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         wait_until(lambda: begun(project, 1))
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         process.terminate()
         _, said = process.communicate(timeout=600)
         assert process.returncode == os.EX_TEMPFAIL
-        assert f"interrupted: stopped by SIGTERM; the same call goes on; this could not be recorded: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where" in said
+        assert (
+            f"interrupted: stopped by SIGTERM; the same call goes on; this could not be recorded: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where"
+            in said
+        )
         state = run_state(disk / "s" / "one")
         assert state.state == "failed" and "memory" not in state.reason
-        assert state.reason.endswith("left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up; the folder cannot be written to now (Read-only file system)")
+        assert state.reason.endswith(
+            "left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up; the folder cannot be written to now (Read-only file system)"
+        )
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert run(project, "run", "page.ipynb", "--run-name", "one").returncode == 0, "the folder is free again"
     finally:
@@ -275,13 +352,19 @@ def test_folder_that_turns_read_only_is_said_to_be_that(project):
     "how, reason",
     [
         ("deleted", "{folder}: is gone, deleted or moved while the run was writing there; this run ends here"),
-        ("half", "the notebook ended before it had written metrics.json; its cell 4 was not run, so something before it called sys.exit"),
+        (
+            "half",
+            "the notebook ended before it had written metrics.json; its cell 4 was not run, so something before it called sys.exit",
+        ),
     ],
 )
 def test_what_happened_to_the_folder_is_said(project, how, reason):
     done = run(project, "run", "page.ipynb", "--how", how, "--run-name", "one")
     folder = project / "papermill_runs" / "s" / "one"
-    assert done.returncode == 1 and done.stderr.strip().splitlines()[-1] == f"{folder}: failed: {reason.format(folder=folder)}"
+    assert (
+        done.returncode == 1
+        and done.stderr.strip().splitlines()[-1] == f"{folder}: failed: {reason.format(folder=folder)}"
+    )
     assert folder.exists() == (how == "half")
     if how == "half":
         assert run_state(folder).reason == "metrics.json is not whole; the same call writes it again"
@@ -293,7 +376,9 @@ def test_notebook_without_its_cell(project):
     write_notebook(project / "bare.ipynb", "x = 1")
     (project / "bare.ipynb").write_text((project / "bare.ipynb").read_text().replace('"parameters"', '"other"'))
     done = run(project, "run", "bare.ipynb")
-    assert done.returncode == 2 and done.stderr.endswith("bare.ipynb: has 0 cells tagged parameters; a run notebook has exactly one\n")
+    assert done.returncode == 2 and done.stderr.endswith(
+        "bare.ipynb: has 0 cells tagged parameters; a run notebook has exactly one\n"
+    )
 
 
 def test_grid_runs_here_and_only_what_is_left(project):
@@ -323,12 +408,25 @@ def test_help_answers_within_half_a_second(project):
 @pytest.mark.slow  # a time: other work on the machine would fail it
 @pytest.mark.alone
 def test_first_cell_comes_soon_after_what_papermill_takes(project):
-    write_notebook(project / "first.ipynb", PARAMETERS, 'import time\nfrom pathlib import Path\nPath("first").write_text(str(time.time()))')
+    write_notebook(
+        project / "first.ipynb",
+        PARAMETERS,
+        'import time\nfrom pathlib import Path\nPath("first").write_text(str(time.time()))',
+    )
     (project / "papermill_runs").mkdir()
     waited = {"papermill": [], "mil-workbench": []}
     for i in range(3):
         commands = {
-            "papermill": [sys.executable, "-m", "papermill", "first.ipynb", "papermill_runs/out.ipynb", "-p", "how", "well"],
+            "papermill": [
+                sys.executable,
+                "-m",
+                "papermill",
+                "first.ipynb",
+                "papermill_runs/out.ipynb",
+                "-p",
+                "how",
+                "well",
+            ],
             "mil-workbench": [*MIL_WORKBENCH, "run", "first.ipynb", "--run-name", f"r{i}"],
         }
         for name, command in commands.items():
@@ -344,12 +442,22 @@ def test_status_goes_on_past_a_broken_study_and_reads_runs_without_attempts(proj
     old, bad = project / "papermill_runs" / "old", project / "papermill_runs" / "bad" / "submitted" / "1"
     for name in "ab":
         (old / name).mkdir(parents=True)
-        (old / name / "params.yaml").write_text("cohort: digits\nmodel: mean\nfold: 0\nseed: 0\n")  # version 0.1.0, run by papermill alone
+        (old / name / "params.yaml").write_text(
+            "cohort: digits\nmodel: mean\nfold: 0\nseed: 0\n"
+        )  # version 0.1.0, run by papermill alone
     (old / "a" / "metrics.json").write_text('{"protocol": "train_validation_test", "test": {"auroc": 0.9}}')
     bad.mkdir(parents=True)
     (bad / "tasks.jsonl").write_text("nonsense\n")
     done = run(project, "status")
     assert done.returncode == 2 and done.stderr == f"mil-workbench: {bad / 'tasks.jsonl'}: line 1 is not a task\n"
-    assert done.stdout == "old: 2 runs: 1 finished, 1 failed\nfailed      b: has no metrics.json; its notebook may say why\n"
+    assert (
+        done.stdout
+        == "old: 2 runs: 1 finished, 1 failed\nfailed      b: has no metrics.json; its notebook may say why\n"
+    )
     assert run(project, "collect", "old").returncode == 0
-    assert (old / "runs.csv").read_text().splitlines()[1].startswith("a,finished,,0,digits,mean,0,0,train_validation_test,0.9")
+    assert (
+        (old / "runs.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("a,finished,,0,digits,mean,0,0,train_validation_test,0.9")
+    )

@@ -1,4 +1,5 @@
 """From NIfTI files to a trained, scored run: the slices' whole way, with what goes right and what goes wrong."""
+
 import json
 import os
 import subprocess
@@ -12,15 +13,17 @@ import pytest
 import torch
 from conftest import ROOT, papermill_command
 
-from mil_workbench.record.parameters import read_parameters
 from mil_workbench.data.phantoms import phantom_patients, write_brats_folder
 from mil_workbench.data.volumes import read_volume
-from mil_workbench.workflows.train import run_once
 from mil_workbench.files import InputError, read_json
+from mil_workbench.record.parameters import read_parameters
 from mil_workbench.training.checkpoints import load_checkpoint
+from mil_workbench.workflows.train import run_once
 
 BRATS_SPACE = ROOT.parent / "shared" / "data" / "mri_brats_space"
-needs_real_volumes = pytest.mark.skipif(not BRATS_SPACE.is_dir(), reason="the two real patients are not on this machine")
+needs_real_volumes = pytest.mark.skipif(
+    not BRATS_SPACE.is_dir(), reason="the two real patients are not on this machine"
+)
 of_one_folder = pytest.mark.xdist_group("brats_folder")  # in one process, which makes it once
 SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "mri", "slice_size": 32}
 
@@ -50,22 +53,40 @@ def test_brats_folder_to_scores(run_notebook, tmp_path, brats_folder):
     assert 0 <= metrics["instance"]["auroc"] <= 1 and 0 <= metrics["instance"]["position_auroc"] <= 1
     assert read_json(run / "model.json")["frozen_encoder"]["name"] == "efficientnet_lite0"
     assert "1 of 13 cases are left out" in read_json(run / "environment.json")["cohort"]["note"]
-    figures = [out for cell in json.loads(executed)["cells"] for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
+    figures = [
+        out
+        for cell in json.loads(executed)["cells"]
+        for out in cell.get("outputs", [])
+        if "image/png" in out.get("data", {})
+    ]
     assert len(figures) == 5  # the fifth shows the critical slices
 
     stores = {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}
     assert run_notebook(**{**options, "run_name": "again", "seed": 1}).returncode == 0
-    assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, "nothing is prepared or encoded twice"
+    assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, (
+        "nothing is prepared or encoded twice"
+    )
 
 
 @of_one_folder
 def test_trained_encoder_and_3d_network(run_notebook, tmp_path, brats_folder):
-    trained = {"train_encoder": True, "encoder_weights": "none", "augment": True, "bag_size": 8, "sampling_strategy": "entropy", "encoder_chunk": 8, "accumulate": 2, "encoder_lr": 1e-4}
+    trained = {
+        "train_encoder": True,
+        "encoder_weights": "none",
+        "augment": True,
+        "bag_size": 8,
+        "sampling_strategy": "entropy",
+        "encoder_chunk": 8,
+        "accumulate": 2,
+        "encoder_lr": 1e-4,
+    }
     done = run_notebook(**SMALL | {"epochs": 1, "warmup_epochs": 0}, cohort=brats_folder, run_name="trained", **trained)
     assert done.returncode == 0, done.stderr[-2000:]
     model, _ = load_checkpoint(tmp_path / "papermill_runs/mri/trained/checkpoints/best.safetensors")
     assert model.embedding.encoder.description["name"] == "resnet18"
-    done = run_notebook(**{**SMALL, "epochs": 1, "warmup_epochs": 0}, cohort=brats_folder, run_name="volume3d", model="volume3d")
+    done = run_notebook(
+        **{**SMALL, "epochs": 1, "warmup_epochs": 0}, cohort=brats_folder, run_name="volume3d", model="volume3d"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert pd.read_csv(tmp_path / "papermill_runs/mri/volume3d/history.csv").train_loss.notna().all()
 
@@ -73,13 +94,20 @@ def test_trained_encoder_and_3d_network(run_notebook, tmp_path, brats_folder):
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        ({"cohort": "digits", "encoder": "resnet18"}, "encoder resnet18 has no effect on cohort digits, whose instances are features already"),
+        (
+            {"cohort": "digits", "encoder": "resnet18"},
+            "encoder resnet18 has no effect on cohort digits, whose instances are features already",
+        ),
         ({"cohort": "digits", "model": "volume3d"}, "model volume3d needs volumes"),
         ({"cohort": "digits", "sampling_strategy": "entropy", "bag_size": 8}, "sampling_strategy entropy needs images"),
         ({"cohort": "no/such/folder"}, "is not known; give one of ucsb-breast"),
         ({"cohort": "digits", "augment": True}, "augment has no effect while the encoder is frozen"),
         ({"cohort": "gone.csv"}, "gone.csv: no such file"),
-        pytest.param({"device": "cuda"}, "device cuda was asked for, but torch sees none", marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")),
+        pytest.param(
+            {"device": "cuda"},
+            "device cuda was asked for, but torch sees none",
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU"),
+        ),
     ],
     ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else "",
 )
@@ -96,7 +124,9 @@ def test_missing_weights_say_what_to_do(run_notebook, tmp_path, brats_folder, mo
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     done = run_notebook(**SMALL, cohort=brats_folder, train_encoder=True)
     assert done.returncode != 0
-    assert "run `mil-workbench fetch-weights resnet18` on a machine with internet" in done.stderr.strip().splitlines()[-1]
+    assert (
+        "run `mil-workbench fetch-weights resnet18` on a machine with internet" in done.stderr.strip().splitlines()[-1]
+    )
 
 
 def test_command_line_answers():
@@ -125,7 +155,14 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 @pytest.mark.slow  # two minutes; the chapter training/scaling says the same of fewer patches
 def test_memory_follows_the_chunk_not_the_bag():
-    peaks = [float(subprocess.run([sys.executable, "-c", MEMORY_OF_A_STEP, str(n)], capture_output=True, text=True, check=True).stdout) for n in (64, 256)]
+    peaks = [
+        float(
+            subprocess.run(
+                [sys.executable, "-c", MEMORY_OF_A_STEP, str(n)], capture_output=True, text=True, check=True
+            ).stdout
+        )
+        for n in (64, 256)
+    ]
     print(f"peak with 64 slices {peaks[0]:.0f} MB, with 256 {peaks[1]:.0f} MB")
     assert peaks[1] < 1.1 * peaks[0]
 
@@ -144,7 +181,9 @@ def test_nibabels_own_files():
         read += 1
         assert data.ndim == 4 and nibabel.aff2axcodes(affine) == ("R", "A", "S")
         image = nibabel.as_closest_canonical(nibabel.load(path))
-        np.testing.assert_allclose(data.reshape(image.shape), np.nan_to_num(image.get_fdata(), posinf=0, neginf=0), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(
+            data.reshape(image.shape), np.nan_to_num(image.get_fdata(), posinf=0, neginf=0), rtol=1e-5, atol=1e-5
+        )
     assert read >= 3
 
 
@@ -179,7 +218,12 @@ print(prepared / read, peak - idle, int((store.array(name, "instance_labels") > 
 @pytest.mark.slow  # a time: other work on the machine would fail it
 @pytest.mark.alone
 def test_preparing_a_real_patient_costs_little(tmp_path):
-    done = subprocess.run([sys.executable, "-c", PREPARE_A_PATIENT, BRATS_SPACE, tmp_path / "store"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", PREPARE_A_PATIENT, BRATS_SPACE, tmp_path / "store"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     ratio, megabytes, lesion_slices = map(float, done.stdout.split())
     print(f"preparing takes {ratio:.2f} times get_fdata, {megabytes:.0f} MB above idle")
     assert ratio <= 1.5 and megabytes <= 300
@@ -193,7 +237,15 @@ def test_real_patients_by_manifest(tmp_path):
     rows = []
     for name, label in (("TCGA-DU-7294", "a"), ("TCGA-FG-6692", "b")):
         files = {modality: BRATS_SPACE / f"{name}_{modality}.nii.gz" for modality in ("t1", "t1c", "flair", "t2")}
-        rows.append({"case_id": name, "patient_id": name, "label": label, **files, "segmentation": BRATS_SPACE / f"{name}_autoseg_simple.nii.gz"})
+        rows.append(
+            {
+                "case_id": name,
+                "patient_id": name,
+                "label": label,
+                **files,
+                "segmentation": BRATS_SPACE / f"{name}_autoseg_simple.nii.gz",
+            }
+        )
     pd.DataFrame(rows).to_csv(tmp_path / "real.csv", index=False)
     cohort = cohort_from_volumes(tmp_path / "real.csv", tmp_path / "store", n_workers=1)
     assert [int((bag.instance_labels > 0).sum()) for bag in cohort.bags] == [40, 52]
@@ -206,14 +258,16 @@ def test_second_start_is_quick(run_notebook, tmp_path, brats_folder):
     options = {**SMALL, "cohort": brats_folder}
     assert run_notebook(**options, run_name="first").returncode == 0
     script = (
-        "import sys, time\nfrom mil_workbench import experiment\nfrom mil_workbench.record.parameters import read_parameters\n"
+        "import sys, time\nfrom mil_workbench import train\nfrom mil_workbench.record.parameters import read_parameters\n"
         f"defaults = {{n: p.default for n, p in read_parameters({str(papermill_command('train', tmp_path / 'x', tmp_path)[3])!r}).items()}}\n"
-        f"values = {{**defaults, **{ {name: str(value) if isinstance(value, Path) else value for name, value in options.items()} !r}, 'run_name': 'second', 'seed': 3}}\n"
-        "start = time.perf_counter()\nrun = experiment.start_with(values, defaults)\ncohort = experiment.load(run)\n"
-        "cohort, sets = experiment.encode(run, cohort, experiment.split(run, cohort))\nmodel = experiment.build(run, cohort, sets)\n"
+        f"values = {{**defaults, **{ {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}!r}, 'run_name': 'second', 'seed': 3}}\n"
+        "start = time.perf_counter()\nrun = train.start_with(values, defaults)\ncohort = train.load(run)\n"
+        "cohort, sets = train.encode(run, cohort, train.split(run, cohort))\nmodel = train.build(run, cohort, sets)\n"
         "print('seconds', time.perf_counter() - start)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ})
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, env={**os.environ}
+    )
     seconds = float(done.stdout.split("seconds")[1])
     print(f"second start: {seconds:.2f} s")
     assert seconds < 3

@@ -1,4 +1,5 @@
 """Any text may stand in the names of cases and classes: the run ends, and its record gives the names back."""
+
 import csv
 
 import numpy as np
@@ -7,7 +8,26 @@ from conftest import QUICK
 from mil_workbench.files import read_json, read_written_table
 from mil_workbench.training.prediction import read_attention
 
-CASES = ("$_{$", "a_{b}^", "<b>bold</b>", "a/b", "a\\b", "..", "=1+1", "-5", "@x", "100 %s", 'say "so", and', "{0}", "🧠 scan", "ملف", "x" * 300, "'tis", "naïve", "it is 9 o'clock")
+CASES = (
+    "$_{$",
+    "a_{b}^",
+    "<b>bold</b>",
+    "a/b",
+    "a\\b",
+    "..",
+    "=1+1",
+    "-5",
+    "@x",
+    "100 %s",
+    'say "so", and',
+    "{0}",
+    "🧠 scan",
+    "ملف",
+    "x" * 300,
+    "'tis",
+    "naïve",
+    "it is 9 o'clock",
+)
 CLASSES = ("no $\\frac{$ <script>alert(2)</script>", "=yes {x} 🧠 $_^")
 
 
@@ -30,5 +50,10 @@ def test_any_text_survives_a_run(run_notebook, tmp_path):
     assert set(predictions.label) == set(CLASSES) and (predictions.patient_id == "p " + predictions.case_id).all()
     assert set(read_attention(run / "attention.h5", "test")) == set(folds[0]["test"])
     with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
-        texts = [cell for row in csv.reader(file) for cell in row if not cell.lstrip("-").replace(".", "").replace("e", "").replace("-", "").isdigit()]
+        texts = [
+            cell
+            for row in csv.reader(file)
+            for cell in row
+            if not cell.lstrip("-").replace(".", "").replace("e", "").replace("-", "").isdigit()
+        ]
     assert not [cell for cell in texts if cell.startswith(("=", "+", "-", "@"))]

@@ -1,4 +1,5 @@
 """The longer run notebooks, made small."""
+
 import json
 
 import pytest
@@ -15,22 +16,38 @@ def project(tmp_path):
 
 def printed(path) -> str:
     outputs = [out for cell in json.loads(path.read_text())["cells"] for out in cell.get("outputs", [])]
-    return "\n".join("".join(out.get("text", "")) + "".join(out.get("data", {}).get("text/plain", "")) for out in outputs)
+    return "\n".join(
+        "".join(out.get("text", "")) + "".join(out.get("data", {}).get("text/plain", "")) for out in outputs
+    )
 
 
 @pytest.mark.slow  # minutes; the chapter models/benchmark tries its functions on one row
 def test_peer_benchmark(run_notebook, project):
-    done = run_notebook("peer_benchmark", seconds_per_row=0.1, least_rounds=2, hidden_features=16, largest=300, single=2000)
+    done = run_notebook(
+        "peer_benchmark", seconds_per_row=0.1, least_rounds=2, hidden_features=16, largest=300, single=2000
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert "to the fastest peer, at most 1.05" in printed(project / "out.ipynb")
 
 
 def test_benchmarks(run_notebook, project):
-    options = {"cohorts": "musk1", "models": "mean,clam_sb,transformer", "repetitions": 1, "named": "mean", "named_repetitions": 2, "n_folds": 2, "epochs": 2}
+    options = {
+        "cohorts": "musk1",
+        "models": "mean,clam_sb,transformer",
+        "repetitions": 1,
+        "named": "mean",
+        "named_repetitions": 2,
+        "n_folds": 2,
+        "epochs": 2,
+    }
     done = run_notebook("benchmarks", **options)
     assert done.returncode == 0, done.stderr[-2000:]
     text = printed(project / "out.ipynb")
-    assert "interval reaches it" in text and "epoch and threshold of the test fold" in text and "gated attention 0.900" in text
+    assert (
+        "interval reaches it" in text
+        and "epoch and threshold of the test fold" in text
+        and "gated attention 0.900" in text
+    )
     finished = list(project.glob("papermill_runs/benchmarks-10-fold/*/metrics.json"))
     assert "random forest (yardstick)" in text
     assert len(finished) == 3 * 2 + 2 + 2, "three models, one more repetition of the named one, and the other protocol"
@@ -54,7 +71,15 @@ def test_conformance(run_notebook, project):
 
 
 def test_settings_study(run_notebook, project):
-    done = run_notebook("settings_study", cohorts="musk1", models="gated_abmil", seeds=1, n_folds=3, epochs=2, settings="defaults: ; five: members=5, dropout=0.5")
+    done = run_notebook(
+        "settings_study",
+        cohorts="musk1",
+        models="gated_abmil",
+        seeds=1,
+        n_folds=3,
+        epochs=2,
+        settings="defaults: ; five: members=5, dropout=0.5",
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     text = printed(project / "out.ipynb")
     assert "kept worse than a constant" in text and "resolves" in text and "five" in text

@@ -8,17 +8,21 @@ import pytest
 import torch
 import torchmil.models
 
-from mil_workbench.record.parameters import read_parameters
-from mil_workbench.record.rules import MODEL_NAMES
 from mil_workbench.data.bags import Bag, pack
 from mil_workbench.files import InputError, checkout, read_json
 from mil_workbench.models.build import MODELS, build_model
 from mil_workbench.models.outside import TORCHMIL_OPTIONS, neighbour_graph, require_conforming
+from mil_workbench.record.parameters import read_parameters
+from mil_workbench.record.rules import MODEL_NAMES
 
 NEEDS_A_NETWORK = {"VAEABMIL"}  # its constructor wants an autoencoder that is built already
 THEIRS = sorted(
-    name for name, model in vars(torchmil.models).items()
-    if isinstance(model, type) and issubclass(model, torch.nn.Module) and not name.startswith("MILModel") and name not in NEEDS_A_NETWORK
+    name
+    for name, model in vars(torchmil.models).items()
+    if isinstance(model, type)
+    and issubclass(model, torch.nn.Module)
+    and not name.startswith("MILModel")
+    and name not in NEEDS_A_NETWORK
 )
 WIDTH = 12
 
@@ -26,7 +30,16 @@ WIDTH = 12
 @pytest.fixture
 def bags():
     generator = torch.Generator().manual_seed(0)
-    return [Bag(name, name, label, torch.randn(n, WIDTH, generator=generator), coords=torch.rand(n, 2, generator=generator) * 9) for name, label, n in (("a", 1, 12), ("b", 0, 23))]
+    return [
+        Bag(
+            name,
+            name,
+            label,
+            torch.randn(n, WIDTH, generator=generator),
+            coords=torch.rand(n, 2, generator=generator) * 9,
+        )
+        for name, label, n in (("a", 1, 12), ("b", 0, 23))
+    ]
 
 
 def test_the_rules_know_every_model():
@@ -43,7 +56,11 @@ def test_torchmils_own_outputs_on_the_same_weights(name, bags):
     theirs.load_state_dict(ours.network.state_dict())
     asks_for = theirs.forward.__code__.co_varnames[: theirs.forward.__code__.co_argcount]
     for i, bag in enumerate(bags):
-        beside = {"adj": neighbour_graph(bag.coords)[None], "coords": bag.coords[None], "mask": torch.ones(1, len(bag), dtype=torch.bool)}
+        beside = {
+            "adj": neighbour_graph(bag.coords)[None],
+            "coords": bag.coords[None],
+            "mask": torch.ones(1, len(bag), dtype=torch.bool),
+        }
         torch.manual_seed(0)  # some draw in evaluation too
         with torch.no_grad():
             expected = theirs(bag.instances[None], **{key: value for key, value in beside.items() if key in asks_for})
@@ -52,7 +69,7 @@ def test_torchmils_own_outputs_on_the_same_weights(name, bags):
     ours.train()(pack(bags)).logits.sum().backward()  # trains
 
 
-STUDENTS = '''
+STUDENTS = """
 import random
 import threading
 
@@ -104,7 +121,7 @@ class Locked(Small):
 class Shaped(Small):
     def __init__(self, in_features, n_classes, widths=(3, 4)):
         super().__init__(in_features, n_classes, widths[0])
-'''
+"""
 QUICK = {"cohort": "ucsb-breast", "epochs": 2, "device": "cpu", "study": "outside"}
 
 
@@ -116,17 +133,30 @@ def train(tmp_path, monkeypatch):
     (tmp_path / "students.py").write_text(STUDENTS)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    defaults = {name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()}
+    defaults = {
+        name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()
+    }
     return lambda **values: run_many([QUICK | values], defaults, n_workers=1)[0].path
 
 
-@pytest.mark.parametrize("values", [{"model": "students:Small", "model_options": "width=6", "dropout": 0.5}, {"model": "torchmil:ABMIL", "model_options": "gated=True; att_dim=8"}, {"model": "students:Small", "members": 2}])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"model": "students:Small", "model_options": "width=6", "dropout": 0.5},
+        {"model": "torchmil:ABMIL", "model_options": "gated=True; att_dim=8"},
+        {"model": "students:Small", "members": 2},
+    ],
+)
 def test_a_model_from_outside_leaves_a_whole_record(train, values):
     from mil_workbench.workflows.finished import open_run
 
     run = train(**values)
     metrics = read_json(run / "metrics.json")
-    assert 0 <= metrics["test"]["auroc"] <= 1 and set(metrics["yardsticks"]) == {"constant", "logistic regression", "random forest"}
+    assert 0 <= metrics["test"]["auroc"] <= 1 and set(metrics["yardsticks"]) == {
+        "constant",
+        "logistic regression",
+        "random forest",
+    }
     assert len(pd.read_csv(run / "history.csv")) == 2
     opened = open_run(run)
     model, bag = opened.model, opened.cohort.bags[0]
@@ -143,17 +173,30 @@ def test_a_model_from_outside_leaves_a_whole_record(train, values):
         ({"model": "students:Mixing"}, "a bag must not change with its neighbours"),
         ({"model": "students:NotANumber"}, "its logits: not all are finite"),
         ({"model": "students:Transposed"}, r"its logits: shape \(2, 3\), for 3 bags of 2 classes \(3, 2\) is wanted"),
-        ({"model": "students:Missing"}, "students has no Missing; its models are Small, Mixing,"), ({"model": "students.Small"}, "did you mean students:Small"),
+        ({"model": "students:Missing"}, "students has no Missing; its models are Small, Mixing,"),
+        ({"model": "students.Small"}, "did you mean students:Small"),
         ({"model": "students:Small", "model_options": "depth=3"}, "has no option 'depth'; it takes width, dropout"),
-        ({"model": "students:Small", "attention_layers": 2}, "attention_layers 2 has no effect on model students:Small"),
-        ({"model": "students:Small", "critical_selection_mode": "hard"}, "critical_selection_mode hard has no effect on model students:Small"),
+        (
+            {"model": "students:Small", "attention_layers": 2},
+            "attention_layers 2 has no effect on model students:Small",
+        ),
+        (
+            {"model": "students:Small", "critical_selection_mode": "hard"},
+            "critical_selection_mode hard has no effect on model students:Small",
+        ),
         ({"model": "torchmil:VAEABMIL"}, "cannot be built"),
         ({"model": "transmil"}, "model must be one of"),
         ({"model": "dual_straem"}, "did you mean dual_stream"),
         ({"model": "gated_abmil", "model_options": "a=1"}, "model_options a=1 has no effect on model gated_abmil"),
-        ({"model": "students:Small", "model_options": "dropout=0.4", "dropout": 0.1}, "dropout is given twice: 0.1, and 0.4 in model_options"),
+        (
+            {"model": "students:Small", "model_options": "dropout=0.4", "dropout": 0.1},
+            "dropout is given twice: 0.1, and 0.4 in model_options",
+        ),
         ({"model": "students:Small", "model_options": "in_features=3"}, "in_features follows from the cohort"),
-        ({"model": "students:Small", "feature_scaling": "standard"}, "feature_scaling standard has no effect on model students:Small"),
+        (
+            {"model": "students:Small", "feature_scaling": "standard"},
+            "feature_scaling standard has no effect on model students:Small",
+        ),
         ({"model": "students:Locked", "ema": 0.9}, "ema wants a copy of the model, and it cannot be copied"),
     ],
 )
@@ -166,7 +209,9 @@ def test_what_is_wrong_is_named_before_training(train, values, message):
 def test_parts_that_a_published_loss_does_not_reach_are_said_and_trained_beside(train, capsys):
     from mil_workbench.workflows.train import run_once
 
-    defaults = {name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()}
+    defaults = {
+        name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()
+    }
     run = run_once(defaults | QUICK | {"model": "torchmil:TransMIL", "epochs": 1}, defaults)
     assert (run / "metrics.json").exists()
     assert "note: no gradient reaches network." in capsys.readouterr().out
@@ -188,7 +233,10 @@ def test_tied_weights_are_kept_tied(train):
 
 
 def test_random_numbers_of_numpy_and_python_are_seeded(train):
-    tables = [pd.read_csv(train(model="students:NumpyNoise", run_name=name) / "history.csv").drop(columns="seconds") for name in ("one", "two")]
+    tables = [
+        pd.read_csv(train(model="students:NumpyNoise", run_name=name) / "history.csv").drop(columns="seconds")
+        for name in ("one", "two")
+    ]
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 

@@ -1,4 +1,5 @@
 """Preparation on several cores from a plain script: no main guard, a worker that is killed, errors of every kind."""
+
 import json
 import os
 import subprocess
@@ -35,7 +36,13 @@ def run_script(text: str, *arguments: str, folder) -> subprocess.CompletedProces
     "Run `text` as a person's script: a file of its own, in `folder`."
     script = folder / "script.py"
     script.write_text(text)
-    return subprocess.run([sys.executable, script, *map(str, arguments)], cwd=folder, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    return subprocess.run(
+        [sys.executable, script, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
 
 
 def test_a_killed_worker_costs_one_item(tmp_path):
@@ -48,4 +55,6 @@ def test_a_killed_worker_costs_one_item(tmp_path):
     assert sorted(left_out) == ["hungry", "killer", "odd"]
     assert "was killed; start again" in left_out["killer"]
     assert "not enough memory" in left_out["hungry"] and "OverflowError: too large" in left_out["odd"]
-    assert not (tmp_path / "store" / "left_out.json").exists()  # nothing of this lies in a file: the next start tries again
+    assert not (
+        tmp_path / "store" / "left_out.json"
+    ).exists()  # nothing of this lies in a file: the next start tries again

@@ -1,4 +1,5 @@
 """One run shared by two processes goes on after a stop and a kill with the same numbers, and leaves nobody behind."""
+
 import os
 import signal
 import subprocess
@@ -9,11 +10,43 @@ import psutil
 import pytest
 from conftest import wait_until
 
-OPTIONS = "--cohort digits --epochs 8 --warmup-epochs 1 --batch-size 7 --bag-size 16 --dropout 0.25 --patience None --lr 1e-3 --device cpu --study shared".split()
+OPTIONS = [
+    "--cohort",
+    "digits",
+    "--epochs",
+    "8",
+    "--warmup-epochs",
+    "1",
+    "--batch-size",
+    "7",
+    "--bag-size",
+    "16",
+    "--dropout",
+    "0.25",
+    "--patience",
+    "None",
+    "--lr",
+    "1e-3",
+    "--device",
+    "cpu",
+    "--study",
+    "shared",
+]
 
 
 def start(folder, name: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "mil_workbench.jobs.cli", "run", "train", *OPTIONS, "--n-processes", "2", "--run-name", name]
+    command = [
+        sys.executable,
+        "-m",
+        "mil_workbench.jobs.cli",
+        "run",
+        "train",
+        *OPTIONS,
+        "--n-processes",
+        "2",
+        "--run-name",
+        name,
+    ]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

@@ -1,4 +1,5 @@
 """From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
+
 import json
 import os
 import shutil
@@ -12,23 +13,34 @@ import pandas as pd
 import pytest
 import tifffile
 import torch
-from PIL import Image
 from conftest import ROOT, papermill_command
+from PIL import Image
 
-from mil_workbench.record.parameters import read_parameters
 from mil_workbench.data.cohorts import cohort_from_manifest
 from mil_workbench.data.features import read_features
 from mil_workbench.data.slides import PatchSettings, cohort_from_slides
 from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_folder, write_slides
 from mil_workbench.data.stores import InstanceStore
-from mil_workbench.workflows.train import load, start_with
 from mil_workbench.files import InputError, read_json
+from mil_workbench.record.parameters import read_parameters
 from mil_workbench.studies import scaling
+from mil_workbench.workflows.train import load, start_with
 
 REAL_FILES = ROOT.parent / "shared" / "data" / "feature_files_and_tiles"
-needs_real_files = pytest.mark.skipif(not REAL_FILES.is_dir(), reason="the real feature files and tiles are not on this machine")
+needs_real_files = pytest.mark.skipif(
+    not REAL_FILES.is_dir(), reason="the real feature files and tiles are not on this machine"
+)
 of_one_folder = pytest.mark.xdist_group("patch_folder")  # in one process, which makes it once
-SMALL = {"epochs": 2, "n_folds": 3, "warmup_epochs": 1, "device": "cpu", "study": "stains", "patch_size": 96, "patches_per_section": 8, "model": "hierarchical_attention"}
+SMALL = {
+    "epochs": 2,
+    "n_folds": 3,
+    "warmup_epochs": 1,
+    "device": "cpu",
+    "study": "stains",
+    "patch_size": 96,
+    "patches_per_section": 8,
+    "model": "hierarchical_attention",
+}
 
 
 def few_sections(n_of_each: int):
@@ -64,7 +76,9 @@ def slides(tmp_path_factory):
 
 
 def images_of(executed: str) -> int:
-    return sum("image/png" in out.get("data", {}) for cell in json.loads(executed)["cells"] for out in cell.get("outputs", []))
+    return sum(
+        "image/png" in out.get("data", {}) for cell in json.loads(executed)["cells"] for out in cell.get("outputs", [])
+    )
 
 
 @of_one_folder
@@ -73,7 +87,12 @@ def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder, monkeypatc
     done = run_notebook(**SMALL, cohort=patch_folder, run_name="patches")
     assert done.returncode == 0, done.stderr[-2000:]
     executed = (tmp_path / "out.ipynb").read_text()
-    assert "left out: file" in executed and "is not an image" in executed and "image file is truncated" in executed and "its name does not fit patch_pattern" in executed
+    assert (
+        "left out: file" in executed
+        and "is not an image" in executed
+        and "image file is truncated" in executed
+        and "its name does not fit patch_pattern" in executed
+    )
     assert "._case" not in executed
     run = tmp_path / "papermill_runs/stains/patches"
     metrics = read_json(run / "metrics.json")
@@ -86,20 +105,34 @@ def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder, monkeypatc
         case = next(iter(file["test"].values()))
         offsets = case["section"].attrs["offsets"]
         np.testing.assert_allclose(np.add.reduceat(case["section"][:], offsets[:-1]), 1, atol=1e-5)
-        assert sum(case["case"][:]) == pytest.approx(1, abs=1e-5) and set(case["stain"].attrs["groups"]) <= {"h&e", "melan", "sox10"}
+        assert sum(case["case"][:]) == pytest.approx(1, abs=1e-5) and set(case["stain"].attrs["groups"]) <= {
+            "h&e",
+            "melan",
+            "sox10",
+        }
 
     stores = {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}
     assert run_notebook(**{**SMALL, "cohort": patch_folder, "run_name": "again", "seed": 1}).returncode == 0
-    assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, "nothing is looked through or encoded twice"
+    assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, (
+        "nothing is looked through or encoded twice"
+    )
 
 
 def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_path, slides):
-    options = {"cohort": slides, "patch_size": 96, "um_per_pixel": 1.0, "stain_normalisation": "macenko", "device": "cpu"}
+    options = {
+        "cohort": slides,
+        "patch_size": 96,
+        "um_per_pixel": 1.0,
+        "stain_normalisation": "macenko",
+        "device": "cpu",
+    }
     options["patches_per_section"] = 8
     extra = {"n_shards": 2, "write_h5": "trident", "h5_folder": tmp_path / "h5"}
     jobs = []
     for shard in (0, 1):
-        command = papermill_command("extract_features", tmp_path / f"extract-{shard}.ipynb", tmp_path, shard=shard, **options, **extra)
+        command = papermill_command(
+            "extract_features", tmp_path / f"extract-{shard}.ipynb", tmp_path, shard=shard, **options, **extra
+        )
         jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
     for job in jobs:
         _, errors = job.communicate(timeout=600)
@@ -112,7 +145,9 @@ def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_pat
     shared = {name: options[name] for name in ("um_per_pixel", "stain_normalisation")}
     done = run_notebook(**{**SMALL, **shared}, cohort=slides, run_name="slides")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert {path: path.stat().st_mtime_ns for path in features.glob("*.npy")} == before, "training takes the features as they were extracted"
+    assert {path: path.stat().st_mtime_ns for path in features.glob("*.npy")} == before, (
+        "training takes the features as they were extracted"
+    )
     executed = (tmp_path / "out.ipynb").read_text()
     assert "left out: section" in executed and "cannot be read as a slide" in executed
 
@@ -134,9 +169,18 @@ def test_manifest_of_features_with_stains(run_notebook, tmp_path):
                 torch.save(torch.from_numpy(values), path)
                 rows.append((case, case // 2, ("benign", "malignant")[case // 2 % 2], path.name, stain, section))
     manifest = tmp_path / "features.csv"
-    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).to_csv(manifest, index=False)
+    pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).to_csv(
+        manifest, index=False
+    )
     of_features = {name: value for name, value in SMALL.items() if "patch" not in name}
-    extras = {"attention_layers": 2, "classifier_layers": 2, "attention_dropout": 0.1, "classifier_dropout": 0.2, "weight_decay": 0.01, "patience": 1}
+    extras = {
+        "attention_layers": 2,
+        "classifier_layers": 2,
+        "attention_dropout": 0.1,
+        "classifier_dropout": 0.2,
+        "weight_decay": 0.01,
+        "patience": 1,
+    }
     done = run_notebook(**of_features, **extras, cohort=manifest, run_name="features")
     assert done.returncode == 0, done.stderr[-2000:]
     description = read_json(tmp_path / "papermill_runs/stains/features/model.json")["description"]
@@ -145,9 +189,15 @@ def test_manifest_of_features_with_stains(run_notebook, tmp_path):
 
 @needs_real_files
 def test_real_feature_files_and_tiles(tmp_path):
-    slides = ("TCGA-3X-AAVA-01Z-00-DX1", "TCGA-AD-6964-01Z-00-DX1")  # one calls its features `features`, the other `feats`
+    slides = (
+        "TCGA-3X-AAVA-01Z-00-DX1",
+        "TCGA-AD-6964-01Z-00-DX1",
+    )  # one calls its features `features`, the other `feats`
     manifest = tmp_path / "tcga.csv"
-    rows = [(slide[:12], slide[:12], label, REAL_FILES / slide / "features.h5", "H&E") for slide, label in zip(slides, ("bile duct", "colon"))]
+    rows = [
+        (slide[:12], slide[:12], label, REAL_FILES / slide / "features.h5", "H&E")
+        for slide, label in zip(slides, ("bile duct", "colon"))
+    ]
     pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain"]).to_csv(manifest, index=False)
     cohort = cohort_from_manifest(manifest, tmp_path / "features", positive_class="colon")
     assert [bag.instances.shape for bag in cohort.bags] == [(180, 512), (777, 512)]
@@ -165,8 +215,17 @@ def test_real_feature_files_and_tiles(tmp_path):
 
 @of_one_folder
 def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
-    trained = {"train_encoder": True, "encoder_weights": "none", "encoder_chunk": 8, "bag_size": 2, "patch_size": 32, "patches_per_section": 3}
-    done = run_notebook(**{**SMALL, **trained, "epochs": 1, "warmup_epochs": 0}, cohort=patch_folder, run_name="trained")
+    trained = {
+        "train_encoder": True,
+        "encoder_weights": "none",
+        "encoder_chunk": 8,
+        "bag_size": 2,
+        "patch_size": 32,
+        "patches_per_section": 3,
+    }
+    done = run_notebook(
+        **{**SMALL, **trained, "epochs": 1, "warmup_epochs": 0}, cohort=patch_folder, run_name="trained"
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert pd.read_csv(tmp_path / "papermill_runs/stains/trained/history.csv").train_loss.notna().all()
 
@@ -174,15 +233,24 @@ def test_trained_encoder_on_sections(run_notebook, tmp_path, patch_folder):
 @pytest.mark.parametrize(
     "parameters, message",
     [
-        ({"cohort": "digits", "patch_size": 64}, "patch_size 64 has no effect on cohort digits, whose instances are features already"),
-        ({"cohort": "stain-phantom", "um_per_pixel": 1.0}, "um_per_pixel 1.0 has no effect on cohort stain-phantom, whose instances are patches of one size"),
+        (
+            {"cohort": "digits", "patch_size": 64},
+            "patch_size 64 has no effect on cohort digits, whose instances are features already",
+        ),
+        (
+            {"cohort": "stain-phantom", "um_per_pixel": 1.0},
+            "um_per_pixel 1.0 has no effect on cohort stain-phantom, whose instances are patches of one size",
+        ),
         ({"cohort": "stain-phantom", "model": "volume3d"}, "model volume3d needs volumes"),
         ({"cohort": "digits", "attention_dropout": 0.1}, "attention_dropout 0.1 has no effect on model dual_stream"),
         ({"cohort": "patches", "patch_pattern": "case_(?P<case>.*)"}, "has no group stain"),
         ({"cohort": "patches", "patch_pattern": r"(?P<case>\d+)-(?P<stain>\w+)"}, "none of its 3 files is a patch"),
         ({"cohort": "patches"}, "put a labels.csv with the columns case_id and label into it"),
         ({"cohort": "patches", "strict": True}, "strict: file"),
-        ({"cohort": "patches", "encoder": "resnet9000"}, "encoder 'resnet9000' is not known; give one of resnet18, densenet121"),
+        (
+            {"cohort": "patches", "encoder": "resnet9000"},
+            "encoder 'resnet9000' is not known; give one of resnet18, densenet121",
+        ),
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, dict) else "",
 )
@@ -206,7 +274,14 @@ def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
 def test_stain_study(run_notebook, tmp_path, patch_folder):
     (tmp_path / "settings.ini").touch()  # so that this folder counts as the project
     (tmp_path / "nbs").symlink_to(ROOT / "nbs")
-    options = {"cohort": patch_folder, "models": "hierarchical_attention,mean", "n_folds": 2, "epochs": 1, "patch_size": 32, "measure": "none"}
+    options = {
+        "cohort": patch_folder,
+        "models": "hierarchical_attention,mean",
+        "n_folds": 2,
+        "epochs": 1,
+        "patch_size": 32,
+        "measure": "none",
+    }
     done = run_notebook("stain_study", **options)
     assert done.returncode == 0, done.stderr[-2000:]
     executed = (tmp_path / "out.ipynb").read_text()
@@ -215,16 +290,28 @@ def test_stain_study(run_notebook, tmp_path, patch_folder):
 
 
 def some_tissue(side: int, seed: int = 0) -> np.ndarray:
-    return np.clip(np.array([190, 120, 170]) + np.random.default_rng(seed).normal(0, 22, (side, side, 1)), 0, 255).astype(np.uint8)
+    return np.clip(
+        np.array([190, 120, 170]) + np.random.default_rng(seed).normal(0, 22, (side, side, 1)), 0, 255
+    ).astype(np.uint8)
 
 
 def write_slide(path, picture, description=None):
     resolution = {} if description else {"resolution": (2e4, 2e4), "resolutionunit": "CENTIMETER"}
-    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", metadata=None, description=description, **resolution)
+    tifffile.imwrite(
+        path, picture, tile=(256, 256), photometric="rgb", metadata=None, description=description, **resolution
+    )
 
 
 def write_manifest(folder, names, **columns):
-    table = pd.DataFrame({"case_id": [f"c{i}" for i in range(len(names))], "patient_id": [f"p{i}" for i in range(len(names))], "label": ["benign", "malignant"] * (len(names) // 2) + ["benign"] * (len(names) % 2), "file": names, **columns})
+    table = pd.DataFrame(
+        {
+            "case_id": [f"c{i}" for i in range(len(names))],
+            "patient_id": [f"p{i}" for i in range(len(names))],
+            "label": ["benign", "malignant"] * (len(names) // 2) + ["benign"] * (len(names) % 2),
+            "file": names,
+            **columns,
+        }
+    )
     table.to_csv(folder / "slides.csv", index=False)
     return folder / "slides.csv"
 
@@ -233,7 +320,9 @@ def write_manifest(folder, names, **columns):
 @pytest.mark.parametrize("glass", [243, 225])
 def test_nothing_without_texture_is_drawn(tmp_path, frame, glass):
     rng, picture = np.random.default_rng(1), np.empty((1200, 1400, 3), np.uint8)
-    picture[:] = frame if isinstance(frame, int) else {"noise": 20, "sides of two greys": 60, "tinted": (150, 90, 120)}[frame]
+    picture[:] = (
+        frame if isinstance(frame, int) else {"noise": 20, "sides of two greys": 60, "tinted": (150, 90, 120)}[frame]
+    )
     if frame == "noise":
         picture += rng.integers(0, 9, picture.shape, dtype=np.uint8)
     if frame == "sides of two greys":
@@ -242,10 +331,16 @@ def test_nothing_without_texture_is_drawn(tmp_path, frame, glass):
     picture[410:810, 510:1010] = some_tissue(500)[:400]
     for name in ("a.tif", "b.tif"):
         write_slide(tmp_path / name, picture)
-    cohort = cohort_from_slides(write_manifest(tmp_path, ["a.tif", "b.tif"]), tmp_path / "store", PatchSettings(64, 0.5, None), n_workers=1)
+    cohort = cohort_from_slides(
+        write_manifest(tmp_path, ["a.tif", "b.tif"]), tmp_path / "store", PatchSettings(64, 0.5, None), n_workers=1
+    )
     corners, _ = cohort.bags[0].instances.source.corners(cohort.bags[0].instances.rows)
     x, y = corners.T
-    covered = (np.minimum(x + 64, 1010) - np.maximum(x, 510)).clip(0) * (np.minimum(y + 64, 810) - np.maximum(y, 410)).clip(0) / 64**2
+    covered = (
+        (np.minimum(x + 64, 1010) - np.maximum(x, 510)).clip(0)
+        * (np.minimum(y + 64, 810) - np.maximum(y, 410)).clip(0)
+        / 64**2
+    )
     assert covered.min() > 0.3 and len(corners) >= 36, "all that is drawn is tissue, and all of the tissue is there"
     listed = pd.read_csv(tmp_path / "store" / "left_out.csv")
     n = int(cohort.note.split("Of ")[1].split(" tiles")[0])
@@ -265,8 +360,21 @@ def bad_pictures(folder, prefix):
     whole = (folder / "whole.tif").read_bytes()
     (folder / "whole.tif").unlink()
     contents = {
-        "empty.png": b"", "bomb.png": bytes(bomb), "text.png": b"<html>404</html>", "cut.png": good.read_bytes()[:500], "cut.tif": whole[: len(whole) // 2], "header.tif": whole[:9], "noise.jpg": os.urandom(999),
-        "lfs.png": b"version https://git-lfs.github.com/spec/v1", "zip.png": b"PK\x03\x04", "features.png": b"\x89HDF\r\n", "black.png": None, "float.tif": None, "stack.tif": None, "lab.tif": None, "moving.gif": None,
+        "empty.png": b"",
+        "bomb.png": bytes(bomb),
+        "text.png": b"<html>404</html>",
+        "cut.png": good.read_bytes()[:500],
+        "cut.tif": whole[: len(whole) // 2],
+        "header.tif": whole[:9],
+        "noise.jpg": os.urandom(999),
+        "lfs.png": b"version https://git-lfs.github.com/spec/v1",
+        "zip.png": b"PK\x03\x04",
+        "features.png": b"\x89HDF\r\n",
+        "black.png": None,
+        "float.tif": None,
+        "stack.tif": None,
+        "lab.tif": None,
+        "moving.gif": None,
     }
     for name, content in contents.items():
         path = folder / f"{prefix}{name}"
@@ -275,9 +383,15 @@ def bad_pictures(folder, prefix):
         elif name == "black.png":
             Image.new("RGB", (64, 64)).save(path)
         elif name == "moving.gif":
-            Image.fromarray(some_tissue(64)).save(path, save_all=True, append_images=[Image.fromarray(some_tissue(64, 1))])
+            Image.fromarray(some_tissue(64)).save(
+                path, save_all=True, append_images=[Image.fromarray(some_tissue(64, 1))]
+            )
         else:
-            picture = {"float.tif": values.astype(np.float32), "stack.tif": np.stack([values.astype(np.uint8)] * 3), "lab.tif": some_tissue(64)}[name]
+            picture = {
+                "float.tif": values.astype(np.float32),
+                "stack.tif": np.stack([values.astype(np.uint8)] * 3),
+                "lab.tif": some_tissue(64),
+            }[name]
             tifffile.imwrite(path, picture, photometric="cielab" if name == "lab.tif" else "minisblack")
     return len(contents)
 
@@ -288,7 +402,9 @@ def test_bad_patches_are_named_and_the_others_go_on(tmp_path):
     n_bad = bad_pictures(folder, "case_1_match_1_h&e_patch7_x1_y1.")
     for case in (1, 2):
         for patch in range(3):
-            Image.fromarray(some_tissue(64, seed=10 * case + patch)).save(folder / f"case_{case}_match_1_h&e_patch{patch}.PNG")
+            Image.fromarray(some_tissue(64, seed=10 * case + patch)).save(
+                folder / f"case_{case}_match_1_h&e_patch{patch}.PNG"
+            )
     (folder / "case_1_match_1_h&e_patch91.png").symlink_to(folder / "nowhere.png")
     (folder / "case_1_match_1_h&e_patch92.png").mkdir()
     (folder / "loop").symlink_to(folder)
@@ -301,8 +417,20 @@ def test_bad_patches_are_named_and_the_others_go_on(tmp_path):
     listed = pd.read_csv(tmp_path / "store" / "left_out.csv").set_index("name").reason
     reason = lambda end: next(text for name, text in listed.items() if name.endswith(end))
     for end, words in {
-        "empty.png": "it is empty", "bomb.png": "exceeds limit", "text.png": "web page", "cut.tif": "cannot be read", "lfs.png": "git lfs pull", "zip.png": "archive", "black.png": "is blank", "float.tif": "floats",
-        "stack.tif": "3 pictures", "lab.tif": "save it as RGB", "moving.gif": "2 pictures", "patch91.png": "link to a file that is not there", "patch92.png": "a folder without files", "patch93.png": "not an ordinary file",
+        "empty.png": "it is empty",
+        "bomb.png": "exceeds limit",
+        "text.png": "web page",
+        "cut.tif": "cannot be read",
+        "lfs.png": "git lfs pull",
+        "zip.png": "archive",
+        "black.png": "is blank",
+        "float.tif": "floats",
+        "stack.tif": "3 pictures",
+        "lab.tif": "save it as RGB",
+        "moving.gif": "2 pictures",
+        "patch91.png": "link to a file that is not there",
+        "patch92.png": "a folder without files",
+        "patch93.png": "not an ordinary file",
     }.items():
         assert words in reason(end), end
 
@@ -313,22 +441,56 @@ def test_bad_slides_are_named_and_the_others_go_on(tmp_path):
     names = []
     for mpp in ("0", "-0.5", "inf", "nan", "unknown", "5000", "1e-6", "0.5"):
         names.append(f"mpp {mpp}.svs")
-        write_slide(tmp_path / names[-1], picture, f"Aperio Image Library v11.2.1\r\n512x512 [0,0 512x512] (256x256) J2K/YUV16 Q=30|AppMag = 0|MPP = {mpp}")
-    for name, content in (("a.zip", b"PK\x03\x04"), ("b.txt", b"cut on Tuesday"), ("c.czi", b"ZISRAWFILE"), ("d.svs", b""), ("e.tif", (tmp_path / names[0]).read_bytes()[:3000])):
+        write_slide(
+            tmp_path / names[-1],
+            picture,
+            f"Aperio Image Library v11.2.1\r\n512x512 [0,0 512x512] (256x256) J2K/YUV16 Q=30|AppMag = 0|MPP = {mpp}",
+        )
+    for name, content in (
+        ("a.zip", b"PK\x03\x04"),
+        ("b.txt", b"cut on Tuesday"),
+        ("c.czi", b"ZISRAWFILE"),
+        ("d.svs", b""),
+        ("e.tif", (tmp_path / names[0]).read_bytes()[:3000]),
+    ):
         (tmp_path / name).write_bytes(content)
         names.append(name)
-    tifffile.imwrite(tmp_path / "deep.tif", picture.astype(np.uint16) << 4, tile=(256, 256), photometric="rgb", resolution=(2e4, 2e4), resolutionunit="CENTIMETER", metadata=None)
+    tifffile.imwrite(
+        tmp_path / "deep.tif",
+        picture.astype(np.uint16) << 4,
+        tile=(256, 256),
+        photometric="rgb",
+        resolution=(2e4, 2e4),
+        resolutionunit="CENTIMETER",
+        metadata=None,
+    )
     write_slide(tmp_path / "GOOD.TIF", picture)
     names += ["deep.tif", "gone.svs", "GOOD.TIF", "mpp 0 with a row.svs"]
     shutil.copy(tmp_path / "mpp 0.svs", tmp_path / names[-1])
     manifest = write_manifest(tmp_path, names, um_per_pixel=[""] * (len(names) - 1) + ["0.5"])
     cohort = cohort_from_slides(manifest, tmp_path / "store", PatchSettings(64, 0.5, None), n_workers=1)
-    assert {bag.id: len(bag) for bag in cohort.bags} == {f"c{names.index(name)}": 36 for name in ("mpp 0.5.svs", "GOOD.TIF", "mpp 0 with a row.svs")}
+    assert {bag.id: len(bag) for bag in cohort.bags} == {
+        f"c{names.index(name)}": 36 for name in ("mpp 0.5.svs", "GOOD.TIF", "mpp 0 with a row.svs")
+    }
     listed = pd.read_csv(tmp_path / "store" / "left_out.csv").set_index("name").reason
-    of = lambda name: next(text for text in listed if name in text) if name != "gone.svs" else listed[str(tmp_path / name)]
+    of = lambda name: (
+        next(text for text in listed if name in text) if name != "gone.svs" else listed[str(tmp_path / name)]
+    )
     for name, words in {
-        "mpp 0.svs": "0 µm per pixel, which no slide has; give the manifest a column um_per_pixel", "mpp -0.5.svs": "-0.5 µm", "mpp inf.svs": "inf µm", "mpp nan.svs": "does not say", "mpp unknown.svs": "does not say",
-        "mpp 5000.svs": "5000 µm", "mpp 1e-6.svs": "no slide has", "a.zip": "archive", "b.txt": "text or a table", "c.czi": "microscope's own format", "d.svs": "empty", "e.tif": "cannot be read as a slide", "deep.tif": "16 bits", "gone.svs": "no such file",
+        "mpp 0.svs": "0 µm per pixel, which no slide has; give the manifest a column um_per_pixel",
+        "mpp -0.5.svs": "-0.5 µm",
+        "mpp inf.svs": "inf µm",
+        "mpp nan.svs": "does not say",
+        "mpp unknown.svs": "does not say",
+        "mpp 5000.svs": "5000 µm",
+        "mpp 1e-6.svs": "no slide has",
+        "a.zip": "archive",
+        "b.txt": "text or a table",
+        "c.czi": "microscope's own format",
+        "d.svs": "empty",
+        "e.tif": "cannot be read as a slide",
+        "deep.tif": "16 bits",
+        "gone.svs": "no such file",
     }.items():
         assert words in of(name), name
 
@@ -343,7 +505,9 @@ def test_pictures_of_many_bits_keep_their_relation(tmp_path):
             Image.fromarray(values).save(folder / f"case_{case}_match_1_if_patch{patch}.png")
     cohort = cohort_from_slides(folder, tmp_path / "store", PatchSettings(64), n_workers=1)
     dim, bright = (bag.instances.read().double() for bag in cohort.bags)
-    assert bright.mean() / dim.mean() == pytest.approx(3000 / 700, rel=0.02) and bright.max() == pytest.approx(2999 / 4095 * 255, abs=1)
+    assert bright.mean() / dim.mean() == pytest.approx(3000 / 700, rel=0.02) and bright.max() == pytest.approx(
+        2999 / 4095 * 255, abs=1
+    )
     assert "In pictures of more than 8 bits 4,095 counts as white" in cohort.note
 
 
@@ -359,15 +523,26 @@ def test_odd_names_of_stains_are_asked_about(tmp_path, monkeypatch, capsys, as_m
             name = f"case_{case}_match_{1 if not as_manifest or (case, stain) not in odd else 2}_{stain}_patch{len(stain)}.png"
             Image.fromarray(some_tissue(64, seed=case)).save(folder / name)
             rows.append((case, case, ("benign", "malignant")[case % 2], name, stain, name))
-    (folder / "labels.csv").write_text("case_id,label\n" + "".join(f"{case},{('benign', 'malignant')[case % 2]}\n" for case in range(1, 7)))
+    (folder / "labels.csv").write_text(
+        "case_id,label\n" + "".join(f"{case},{('benign', 'malignant')[case % 2]}\n" for case in range(1, 7))
+    )
     if as_manifest:
-        pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).assign(um_per_pixel=0.5).to_csv(folder / "slides.csv", index=False)
+        pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "file", "stain", "section"]).assign(
+            um_per_pixel=0.5
+        ).to_csv(folder / "slides.csv", index=False)
     defaults = {name: parameter.default for name, parameter in read_parameters(ROOT / "nbs/runs/train.ipynb").items()}
-    given = {"device": "cpu", "patch_size": 32, "cohort": "patches/slides.csv" if as_manifest else "patches", **({"um_per_pixel": 0.5} if as_manifest else {})}
+    given = {
+        "device": "cpu",
+        "patch_size": 32,
+        "cohort": "patches/slides.csv" if as_manifest else "patches",
+        **({"um_per_pixel": 0.5} if as_manifest else {}),
+    }
     begin = lambda **more: load(start_with(defaults | given | more, defaults))
     with pytest.raises(InputError) as refusal:
         begin()
-    assert 'stain_map "h&e-labels=-; sox10.=sox10"' in str(refusal.value) and "h&e-labels in 1 case (1 file)" in str(refusal.value)
+    assert 'stain_map "h&e-labels=-; sox10.=sox10"' in str(refusal.value) and "h&e-labels in 1 case (1 file)" in str(
+        refusal.value
+    )
     assert "sox10 in 6 cases (6 files), sox10. in 1 case (1 file)" in capsys.readouterr().out
     cohort = begin(stain_map="h&e-labels=-; sox10.=sox10")
     assert {stain for bag in cohort.bags for stain in bag.levels[1].groups} == {"h&e", "sox10"}
@@ -380,7 +555,9 @@ def test_odd_names_of_stains_are_asked_about(tmp_path, monkeypatch, capsys, as_m
 
 @pytest.mark.slow
 def test_memory_of_cases_of_full_size():
-    frozen = scaling.compare_steps_on_patches("densenet121", False, stains=3, sections=4, patches=50, size=224, chunk=16)
+    frozen = scaling.compare_steps_on_patches(
+        "densenet121", False, stains=3, sections=4, patches=50, size=224, chunk=16
+    )
     trained = scaling.compare_steps_on_patches("resnet18", True, stains=3, sections=4, patches=50, size=224, chunk=16)
     gained = scaling.compare_inference((100_000, 1_000_000), 512)
     print(frozen, trained, gained)

@@ -1,4 +1,5 @@
 """What reading and drawing cost: times, so each has the machine to itself."""
+
 import itertools
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -36,7 +37,9 @@ def test_a_store_reads_as_fast_as_a_memory_map(tmp_path):
     halves = [np.sort(rng.choice(len(each), len(each) // 2, replace=False)) for each in maps]
 
     def relative_speeds() -> tuple[float, float]:
-        whole_by_hand, whole_by_store = best_seconds(lambda: [np.array(each) for each in maps], lambda: [store.read(store.rows(name)) for name in names])
+        whole_by_hand, whole_by_store = best_seconds(
+            lambda: [np.array(each) for each in maps], lambda: [store.read(store.rows(name)) for name in names]
+        )
         half_by_hand, half_by_store = best_seconds(
             lambda: [each[rows] for each, rows in zip(maps, halves)],
             lambda: [store.read(store.rows(name)[rows]) for name, rows in zip(names, halves)],

@@ -1,4 +1,5 @@
 """Tuning as a user runs it: several workers, one that is killed, and what is refused."""
+
 import dataclasses
 import os
 import signal
@@ -11,9 +12,9 @@ import psutil
 import pytest
 from conftest import ROOT, papermill_command, wait_until
 
-from mil_workbench.workflows import train, tune
-from mil_workbench.record.status import study_states
 from mil_workbench.files import read_json
+from mil_workbench.record.status import study_states
+from mil_workbench.workflows import train, tune
 
 BASE = "cohort=digits model=abmil epochs={} warmup_epochs=1 batch_size=16 bag_size=8 device=cpu patience=None"
 SPACE = "lr=1e-6..1e-1 log; dropout=0..0.5"
@@ -40,7 +41,12 @@ def project(tmp_path, monkeypatch):
 def test_two_workers_share_a_study_and_prune_the_bad(project):
     options = {"study": "shared", "trials": 9, "base": BASE.format(2), "space": SPACE, "seed": 1}
     workers = [
-        subprocess.Popen(papermill_command("tune", project / f"{n}.ipynb", project, **options, worker=n, run_name=f"w{n}"), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            papermill_command("tune", project / f"{n}.ipynb", project, **options, worker=n, run_name=f"w{n}"),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         for n in range(2)
     ]
     for worker in workers:
@@ -64,16 +70,31 @@ def test_two_workers_share_a_study_and_prune_the_bad(project):
 
 
 def wait_for(path, n_epochs, process):
-    find = lambda: next((history for history in path.glob("digits-*/history.csv") if len(pd.read_csv(history)) >= n_epochs), None)
+    find = lambda: next(
+        (history for history in path.glob("digits-*/history.csv") if len(pd.read_csv(history)) >= n_epochs), None
+    )
     wait_until(find, process)
     return find()
 
 
 def test_worker_stopped_and_killed_in_mid_trial_goes_on(project):
-    words = ["--study", "cut", "--run-name", "w", "--trials", "2", "--base", BASE.format(20), "--space", "lr=1e-4..1e-2 log"]
+    words = [
+        "--study",
+        "cut",
+        "--run-name",
+        "w",
+        "--trials",
+        "2",
+        "--base",
+        BASE.format(20),
+        "--space",
+        "lr=1e-4..1e-2 log",
+    ]
     command = [sys.executable, "-m", "mil_workbench.jobs.cli", "run", "tune", *words]
     study = project / "papermill_runs/cut"
-    begin = lambda: subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    begin = lambda: subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
     asked = begin()
     history = wait_for(study, 3, asked)
@@ -108,12 +129,25 @@ def test_worker_stopped_and_killed_in_mid_trial_goes_on(project):
 
 
 def tune_here(study):
-    values = {"study": study, "run_name": "w", "worker": 0, "trials": 3, "space": SPACE, "base": BASE.format(2), "folds_per_trial": 2, "seed": 3}
+    values = {
+        "study": study,
+        "run_name": "w",
+        "worker": 0,
+        "trials": 3,
+        "space": SPACE,
+        "base": BASE.format(2),
+        "folds_per_trial": 2,
+        "seed": 3,
+    }
     search = tune.start_with(values)
     tune.run_trials(search)
     tune.finish(search)
     runs = [search.run_folder(trial.params, fold) for trial in search.study.trials for fold in range(2)]
-    return [(trial.params, trial.value) for trial in search.study.trials], tune.best_trial(search).number, [read_json(run / "metrics.json")["test"]["auroc"] for run in runs]
+    return (
+        [(trial.params, trial.value) for trial in search.study.trials],
+        tune.best_trial(search).number,
+        [read_json(run / "metrics.json")["test"]["auroc"] for run in runs],
+    )
 
 
 def test_test_cases_have_no_say(project, monkeypatch):
@@ -124,22 +158,43 @@ def test_test_cases_have_no_say(project, monkeypatch):
         sets = split(run, cohort)
         return {**sets, "test": [dataclasses.replace(bag, label=1 - bag.label) for bag in sets["test"]]}
 
-    monkeypatch.setattr(experiment, "split", with_wrong_test_labels)
+    monkeypatch.setattr(train, "split", with_wrong_test_labels)
     other_trials, other_best, other_scores = tune_here("poisoned")
-    assert other_scores == pytest.approx([1 - score for score in scores]) and other_scores != scores, "the poison has worked"
+    assert other_scores == pytest.approx([1 - score for score in scores]) and other_scores != scores, (
+        "the poison has worked"
+    )
     assert (other_trials, other_best) == (trials, best)
 
 
 @pytest.mark.parametrize(
     "words, message",
     [
-        (["--space", "dropuot=0..0.5"], "space: 'dropuot=0..0.5': there is no parameter 'dropuot'; did you mean dropout?"),
+        (
+            ["--space", "dropuot=0..0.5"],
+            "space: 'dropuot=0..0.5': there is no parameter 'dropuot'; did you mean dropout?",
+        ),
         (["--space", "lr=0..1 log"], "space: 'lr=0..1 log': a logarithm begins above 0"),
-        (["--base", "model=mean", "--space", "attention_layers=1..3"], "base and space: attention_layers 3 has no effect on model mean"),
+        (
+            ["--base", "model=mean", "--space", "attention_layers=1..3"],
+            "base and space: attention_layers 3 has no effect on model mean",
+        ),
     ],
 )
 def test_bad_space_is_refused_before_anything_is_submitted(project, words, message):
-    command = [sys.executable, "-m", "mil_workbench.jobs.cli", "submit", "tune", "--study", "bad", "--local", "2", "--worker", "0-9", *words]
+    command = [
+        sys.executable,
+        "-m",
+        "mil_workbench.jobs.cli",
+        "submit",
+        "tune",
+        "--study",
+        "bad",
+        "--local",
+        "2",
+        "--worker",
+        "0-9",
+        *words,
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and message in done.stderr, done.stderr
     assert not (project / "papermill_runs" / "bad").exists()

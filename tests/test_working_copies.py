@@ -1,4 +1,5 @@
 """`make lab` opens working copies, in a folder that git ignores."""
+
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,11 @@ def test_make_lab_opens_copies_that_git_ignores(tmp_path):
         shutil.copytree(ROOT / "nbs" / part, clone / "nbs" / part, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for name in ("settings.ini", "setup.py", ".gitignore", "Makefile"):
         shutil.copy(ROOT / name, clone / name)
-    for words in (["init", "--quiet"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "as cloned"]):
+    for words in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "as cloned"],
+    ):
         subprocess.run(["git", "-C", clone, *words], check=True)
     stand_in = tmp_path / "venv"  # of which Python is ours and jupyter says how it was called
     (stand_in / "bin").mkdir(parents=True)
@@ -24,6 +29,9 @@ def test_make_lab_opens_copies_that_git_ignores(tmp_path):
     n = len(list(clone.rglob("*.ipynb")))
     done = subprocess.run(["make", "lab", f"VENV={stand_in}"], cwd=clone, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{n} made now" in done.stdout and f"jupyter lab --ServerApp.root_dir={clone} --LabApp.default_url=/lab/tree/lab" in done.stdout
+    assert (
+        f"{n} made now" in done.stdout
+        and f"jupyter lab --ServerApp.root_dir={clone} --LabApp.default_url=/lab/tree/lab" in done.stdout
+    )
     assert len(list((clone / "lab").rglob("*.ipynb"))) == n
     assert subprocess.run(["git", "-C", clone, "status", "--porcelain"], capture_output=True, text=True).stdout == ""

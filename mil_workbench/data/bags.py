@@ -7,9 +7,10 @@ __all__ = ['SamplingStrategy', 'Level', 'offsets_of', 'Source', 'Rows', 'Bag', '
            'take', 'sample_bag', 'BagDataset', 'without_group', 'BagBatchSampler']
 
 # %% ../../nbs/data/bags.ipynb #f329eae8
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Iterator, Literal, Protocol, Sequence
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -82,7 +83,9 @@ class Bag:
     coords: Tensor | None = None  # (N, D), in the units of the source
     instance_labels: Tensor | None = None  # (N,), above 0 where the instance shows what the label says
     index: Tensor | None = None  # (N,) int64, the row of each instance in the whole bag
-    images: Tensor | Rows | None = None  # (N, C, H, W), what a person looks at where the instances are features of images
+    images: Tensor | Rows | None = (
+        None  # (N, C, H, W), what a person looks at where the instances are features of images
+    )
     masks: Tensor | Rows | None = None  # (N, H, W), above 0 where an image shows the finding
     entropy: Tensor | None = None  # (N,) bits, how much there is to see in each image
 
@@ -197,17 +200,22 @@ def take(bag: Bag, rows: Tensor, levels: tuple[Level, ...]) -> Bag:
     "The instances of `bag` at `rows`, which `levels` cut."
     pick = lambda values: None if values is None else values[rows]
     names = ("coords", "instance_labels", "index", "images", "masks", "entropy")
-    return replace(bag, instances=bag.instances[rows], levels=levels, **{name: pick(getattr(bag, name)) for name in names})
+    return replace(
+        bag, instances=bag.instances[rows], levels=levels, **{name: pick(getattr(bag, name)) for name in names}
+    )
 
 
 def sample_bag(bag: Bag, bag_size: int, strategy: SamplingStrategy, generator: np.random.Generator) -> Bag:
     "`bag` with at most `bag_size` instances in each group of level 0."
     if strategy == "entropy" and bag.entropy is None:
-        raise InputError(f"sampling_strategy entropy needs images, and case {bag.id} has none; choose random, uniform or contiguous")
+        raise InputError(
+            f"sampling_strategy entropy needs images, and case {bag.id} has none; choose random, uniform or contiguous"
+        )
     entropy = None if bag.entropy is None else bag.entropy.numpy()
     bounds = bag.levels[0].offsets.tolist()
     kept = [
-        start + sample_rows(stop - start, bag_size, strategy, generator, None if entropy is None else entropy[start:stop])
+        start
+        + sample_rows(stop - start, bag_size, strategy, generator, None if entropy is None else entropy[start:stop])
         for start, stop in zip(bounds, bounds[1:])
     ]
     rows = torch.from_numpy(np.concatenate(kept))

@@ -14,18 +14,61 @@ from ..files import InputError
 # %% ../../nbs/data/classes.ipynb #f269cc22
 NEGATIONS = ("no", "non", "not", "without")
 NEGATIVE = (
-    "negative", "neg", "normal", "control", "controls", "ctrl", "benign", "healthy", "wild type", "wildtype", "wt", "false", "absent", "absence",
-    "none", "free", "unaffected", "uninvolved", "low", "lgg", "0", "n",
+    "negative",
+    "neg",
+    "normal",
+    "control",
+    "controls",
+    "ctrl",
+    "benign",
+    "healthy",
+    "wild type",
+    "wildtype",
+    "wt",
+    "false",
+    "absent",
+    "absence",
+    "none",
+    "free",
+    "unaffected",
+    "uninvolved",
+    "low",
+    "lgg",
+    "0",
+    "n",
 )
 POSITIVE = (
-    "positive", "pos", "malignant", "cancer", "carcinoma", "tumor", "tumour", "metastasis", "mutant", "mutated", "disease", "diseased", "patient", "true", "yes",
-    "present", "high", "hgg", "y",
+    "positive",
+    "pos",
+    "malignant",
+    "cancer",
+    "carcinoma",
+    "tumor",
+    "tumour",
+    "metastasis",
+    "mutant",
+    "mutated",
+    "disease",
+    "diseased",
+    "patient",
+    "true",
+    "yes",
+    "present",
+    "high",
+    "hgg",
+    "y",
 )
 
 
 def finding_in(label: str) -> int:
     "Return -1 where the name of a class denies a finding, 1 where it speaks of one, 0 where it does neither."
-    words = re.sub(r"([a-z])([A-Z])", r"\1 \2", label).lower().replace("wild-type", "wildtype").replace("wild_type", "wildtype").replace("wild type", "wildtype")
+    words = (
+        re.sub(r"([a-z])([A-Z])", r"\1 \2", label)
+        .lower()
+        .replace("wild-type", "wildtype")
+        .replace("wild_type", "wildtype")
+        .replace("wild type", "wildtype")
+    )
     words = re.findall(r"[^\W\d_]+|\d+|[+-]$", re.sub(r"\bnon(?=[a-z]{4})", "non ", words))
     is_denied = [word in NEGATIVE or word == "-" for word in words]
     denies = [before in NEGATIONS for before in ["", *words]][: len(words)]
@@ -58,16 +101,22 @@ def choose_positive(labels: set[str]) -> str | None:
     return first if HIGHER.get(other) == one else second if HIGHER.get(one) == other else None
 
 
-def order_classes(labels: set[str], positive_class: str | None, source: str | Path, classes: tuple[str, ...] | None = None) -> tuple[str, ...]:
+def order_classes(
+    labels: set[str], positive_class: str | None, source: str | Path, classes: tuple[str, ...] | None = None
+) -> tuple[str, ...]:
     """Return the classes in sorted order, the positive one last: `positive_class`, or of two what `choose_positive` finds; of more, one whose name denies a finding comes first.
 
     Those of a model, `classes`, stay as they are. Two classes whose names do not say which is positive are an `InputError`."""
     if classes is not None:
         if not labels <= set(classes):
-            raise InputError(f"{source}: has the labels {', '.join(sorted(labels))}, but the model tells {', '.join(classes)} apart; call them as the model does, and leave other cases out")
+            raise InputError(
+                f"{source}: has the labels {', '.join(sorted(labels))}, but the model tells {', '.join(classes)} apart; call them as the model does, and leave other cases out"
+            )
         return classes
     if len(labels) == 1:
-        raise InputError(f"{source}: its cases have labels of one class only ({', '.join(labels)}); there is nothing to tell apart")
+        raise InputError(
+            f"{source}: its cases have labels of one class only ({', '.join(labels)}); there is nothing to tell apart"
+        )
     if positive_class is not None and positive_class not in labels:
         raise InputError(f"positive_class {positive_class}: {source} has the labels {', '.join(sorted(labels))}")
     in_order = sorted(labels)
@@ -76,5 +125,7 @@ def order_classes(labels: set[str], positive_class: str | None, source: str | Pa
         return (*denied, *(label for label in in_order if label not in denied)) if len(denied) == 1 else tuple(in_order)
     positive_class = positive_class or choose_positive(labels)
     if positive_class is None:
-        raise InputError(f"{source}: which of the classes {' and '.join(in_order)} is positive does not follow from their names; give positive_class, the one that is to be found")
+        raise InputError(
+            f"{source}: which of the classes {' and '.join(in_order)} is positive does not follow from their names; give positive_class, the one that is to be found"
+        )
     return (*(label for label in in_order if label != positive_class), positive_class)

@@ -48,12 +48,16 @@ class Cohort:
             raise InputError(f"cohort {self.name}: case {ids[ids.duplicated()].iloc[0]} stands twice")
         if len(self.classes) < 2 or not self.bags:
             named = ", ".join(self.classes) if self.bags else "none at all"
-            raise InputError(f"cohort {self.name}: its cases have labels of one class only ({named}); there is nothing to tell apart")
+            raise InputError(
+                f"cohort {self.name}: its cases have labels of one class only ({named}); there is nothing to tell apart"
+            )
         first = self.bags[0]
         for bag in self.bags:
             if bag.instances.shape[1:] != first.instances.shape[1:]:
                 shapes = tuple(bag.instances.shape[1:]), tuple(first.instances.shape[1:])
-                raise InputError(f"cohort {self.name}: instances of case {bag.id} have shape {shapes[0]}, those of {first.id} {shapes[1]}")
+                raise InputError(
+                    f"cohort {self.name}: instances of case {bag.id} have shape {shapes[0]}, those of {first.id} {shapes[1]}"
+                )
 
     @property
     def in_features(self) -> int:
@@ -74,8 +78,11 @@ class Cohort:
     def summary(self) -> pd.DataFrame:
         "One row per class: its cases and patients, and how many instances a case has."
         by_class = self.cases.groupby("label").agg(
-            cases=("case_id", "size"), patients=("patient_id", "nunique"),
-            fewest_instances=("instances", "min"), median_instances=("instances", "median"), most_instances=("instances", "max"),
+            cases=("case_id", "size"),
+            patients=("patient_id", "nunique"),
+            fewest_instances=("instances", "min"),
+            median_instances=("instances", "median"),
+            most_instances=("instances", "max"),
         )
         return by_class.rename(index=dict(enumerate(self.classes))).rename_axis(None)
 
@@ -95,7 +102,9 @@ MOST_OF_ONE_PATIENT = 10  # cases
 PART = r"TCGA-\w\w-\w{4}|\d+|[^\W\d_]+"  # of a name: a patient of TCGA, digits, or letters
 
 
-def alike_cases(case_ids: list[str]) -> tuple[str, list[str]] | None:  # what the names share, the cases of the largest group
+def alike_cases(
+    case_ids: list[str],
+) -> tuple[str, list[str]] | None:  # what the names share, the cases of the largest group
     "Find names that look like several cases of one patient; None where there are none."
     parts = {name: re.findall(PART, name) for name in case_ids}
     endings = Counter(tuple(words[i:]) for words in parts.values() for i in range(1, len(words)))
@@ -132,15 +141,23 @@ def read_manifest(path: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:  # r
     path, left_out = Path(path), {}
     manifest = read_table(path, (*COLUMNS, "file"))
     manifest["file"] = [os.path.abspath(path.parent / file) for file in manifest.file]
-    real = manifest.file.map(os.path.realpath)  # a link has the ending that counts, its target what must not count twice
+    real = manifest.file.map(
+        os.path.realpath
+    )  # a link has the ending that counts, its target what must not count twice
     for line in manifest.index[real.duplicated()]:
         first = manifest.case_id[real == real[line]].iloc[0]
-        raise InputError(f"{path}, line {line}: duplicate case: {manifest.file[line]} of {manifest.case_id[line]} already belongs to {first}")
+        raise InputError(
+            f"{path}, line {line}: duplicate case: {manifest.file[line]} of {manifest.case_id[line]} already belongs to {first}"
+        )
     for line in manifest.index:
         if not os.path.exists(manifest.file[line]):
-            left_out[manifest.file[line]] = f"case {manifest.case_id[line]}: no such file {manifest.file[line]} ({path.name}, line {line})"
+            left_out[manifest.file[line]] = (
+                f"case {manifest.case_id[line]}: no such file {manifest.file[line]} ({path.name}, line {line})"
+            )
     if len(left_out) == len(manifest):
-        raise InputError(f"{path}, line {manifest.index[0]}: {next(iter(left_out.values()))}; none of its files is there, and paths are relative to the manifest")
+        raise InputError(
+            f"{path}, line {manifest.index[0]}: {next(iter(left_out.values()))}; none of its files is there, and paths are relative to the manifest"
+        )
     return manifest, left_out
 
 # %% ../../nbs/data/cohorts.ipynb #8ae5c45a
@@ -165,7 +182,9 @@ def call_stains(manifest: pd.DataFrame, stain_map: str | None, path: Path, is_ju
     meanings = read_stain_map(stain_map)
     if "stain" not in manifest:
         if meanings:
-            raise InputError(f"stain_map {stain_map!r} has no effect on {path}, which has no column stain: leave it out")
+            raise InputError(
+                f"stain_map {stain_map!r} has no effect on {path}, which has no column stain: leave it out"
+            )
         return manifest
     stains = manifest.stain.mask(manifest.stain.isin(MISSING), "tissue").str.lower()
     if not is_judged:
@@ -195,15 +214,23 @@ def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[
             left_out[row.file] = f"case {row.case_id}: {error}"
             continue
         if store.records and store.shape != arrays["instances"].shape[1:]:
-            widths.setdefault(arrays["instances"].shape[1], {})[row.file] = f"case {row.case_id}: {row.file}: its instances are {arrays['instances'].shape[1]} wide, those of other files {store.shape[0]}; extract all with the same encoder"
+            widths.setdefault(arrays["instances"].shape[1], {})[row.file] = (
+                f"case {row.case_id}: {row.file}: its instances are {arrays['instances'].shape[1]} wide, those of other files {store.shape[0]}; extract all with the same encoder"
+            )
         else:
-            store.write(row.file, keys[row.file], **arrays)  # that a disk is full is no fault of this file, and ends it all
+            store.write(
+                row.file, keys[row.file], **arrays
+            )  # that a disk is full is no fault of this file, and ends it all
     commonest = max(widths.values(), key=len, default={})
     if len(commonest) > len(store.records):  # the files that were read first are the odd ones
         store.discard(list(store.records))
-        return fill_store(manifest.sort_values("file", key=lambda files: ~files.isin(commonest), kind="stable"), store, name)
+        return fill_store(
+            manifest.sort_values("file", key=lambda files: ~files.isin(commonest), kind="stable"), store, name
+        )
     if commonest and len(commonest) == len(store.records):
-        raise InputError(f"{name}: {next(iter(commonest.values()))}; so it is with {len(commonest)} files, against {len(store.records)}")
+        raise InputError(
+            f"{name}: {next(iter(commonest.values()))}; so it is with {len(commonest)} files, against {len(store.records)}"
+        )
     if not (store.folder / "index.json").exists():
         store.finish()
     return left_out | {file: reason for several in widths.values() for file, reason in several.items()}
@@ -215,7 +242,9 @@ def report_files(left_out: dict[str, str], manifest: pd.DataFrame) -> str:
         print(f"left out: {reason}")
     if not left_out:
         return ""
-    whole = sorted(set(manifest.case_id[manifest.file.isin(left_out)]) - set(manifest.case_id[~manifest.file.isin(left_out)]))
+    whole = sorted(
+        set(manifest.case_id[manifest.file.isin(left_out)]) - set(manifest.case_id[~manifest.file.isin(left_out)])
+    )
     gone = f", and so {'is case' if len(whole) == 1 else 'are cases'} {', '.join(whole)}" if whole else ""
     return f"{len(left_out)} of {len(manifest)} files {'is' if len(left_out) == 1 else 'are'} left out{gone}."
 
@@ -252,11 +281,15 @@ def cohort_from_manifest(
                 patient_id=rows.patient_id.iloc[0],
                 label=classes.index(rows.label.iloc[0]),
                 instances=Rows(store, torch.cat([store.rows(file) for file in files])),
-                levels=stain_levels([(row.stain, row.section, len(store.rows(row.file))) for row in rows.itertuples()]) if is_nested else (),
+                levels=stain_levels([(row.stain, row.section, len(store.rows(row.file))) for row in rows.itertuples()])
+                if is_nested
+                else (),
                 **beside,
             )
         )
     note = report_files(left_out, manifest)
     if not bags:
-        raise InputError(f"{path}: none of its {len(left_out)} files can be used; the first: {next(iter(left_out.values()))}")
+        raise InputError(
+            f"{path}: none of its {len(left_out)} files can be used; the first: {next(iter(left_out.values()))}"
+        )
     return Cohort(path.stem, classes, tuple(bags), note, patients_from=f"column patient_id of {path.name}")

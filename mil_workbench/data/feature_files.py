@@ -13,8 +13,9 @@ import os
 import pickle
 import stat
 import zipfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, Callable, Iterable
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -50,7 +51,9 @@ def require_file(path: Path) -> None:
         facts = path.stat()
     except FileNotFoundError:
         if path.is_symlink():
-            raise InputError(f"{path}: is a link to {os.readlink(path)}, which is not there; bring that file back or correct the manifest") from None
+            raise InputError(
+                f"{path}: is a link to {os.readlink(path)}, which is not there; bring that file back or correct the manifest"
+            ) from None
         raise InputError(f"{path}: no such file; correct the manifest or put the file there") from None
     if not stat.S_ISREG(facts.st_mode):
         what = "a folder" if stat.S_ISDIR(facts.st_mode) else "a pipe, a socket or a device"
@@ -86,9 +89,13 @@ def require_memory(path: Path, name: str, shape: tuple[int, ...], itemsize: int)
     free, stored = psutil.virtual_memory().available, path.stat().st_size
     what = f"{path}: {name} of shape {tuple(shape)} takes {n_bytes / 2**30:,.1f} GiB of memory"
     if n_bytes > free:
-        raise InputError(f"{what}, but {free / 2**30:.1f} GiB are free; write it again if it should be smaller, else split its case into several files or ask for more memory")
+        raise InputError(
+            f"{what}, but {free / 2**30:.1f} GiB are free; write it again if it should be smaller, else split its case into several files or ask for more memory"
+        )
     if n_bytes > max(2**30, 200 * stored):
-        raise InputError(f"{what}, but its file has {stored / 2**20:.2f} MiB: no measured features can be packed so well; write it again")
+        raise InputError(
+            f"{what}, but its file has {stored / 2**20:.2f} MiB: no measured features can be packed so well; write it again"
+        )
 
 
 def require_numbers(path: Path, name: str, dtype: np.dtype) -> None:
@@ -104,7 +111,9 @@ def choose_arrays(path: Path, names: Iterable[str]) -> dict[str, str]:
     if len(known) != 1:
         there = ", ".join(map(str, names[:10])) + (", ..." if len(names) > 10 else "")
         what = "which of them are the features is not clear" if known else "no features"
-        raise InputError(f"{path}: holds {there or 'nothing'}: {what}; call them 'features' and leave only them, coords and instance_labels in the file")
+        raise InputError(
+            f"{path}: holds {there or 'nothing'}: {what}; call them 'features' and leave only them, coords and instance_labels in the file"
+        )
     return {"instances": known[0]} | {name: name for name in BESIDE if name in names}
 
 # %% ../../nbs/data/feature_files.ipynb #c75f02e9
@@ -117,9 +126,15 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     "The arrays of an .npz file."
     with zipfile.ZipFile(path) as archive:
-        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist() if member.filename.endswith(".npy")}
+        members = {
+            member.filename.removesuffix(".npy"): member
+            for member in archive.infolist()
+            if member.filename.endswith(".npy")
+        }
         if not members:
-            raise InputError(f"{path}: is a zip archive without a NumPy array; unpack it, or save the features with numpy.savez")
+            raise InputError(
+                f"{path}: is a zip archive without a NumPy array; unpack it, or save the features with numpy.savez"
+            )
         arrays = {}
         for array, name in choose_arrays(path, members).items():
             with archive.open(members[name]) as file:
@@ -133,12 +148,16 @@ def read_array(path: Path, name: str, file: BinaryIO, n_bytes: int) -> np.ndarra
     read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read_header(file)
     if dtype.hasobject:
-        raise InputError(f"{path}: cannot be read ({name} holds Python objects, which could run code); save its numbers alone")
+        raise InputError(
+            f"{path}: cannot be read ({name} holds Python objects, which could run code); save its numbers alone"
+        )
     require_numbers(path, name, dtype)
     declared, there = math.prod(shape) * dtype.itemsize, n_bytes - file.tell()
     if declared != there:
         problem = "it is cut short" if declared > there else "more than one array was written into it"
-        raise InputError(f"{path}: cannot be read ({name} of shape {shape} has {declared} bytes, but {there} follow: {problem}); write it again")
+        raise InputError(
+            f"{path}: cannot be read ({name} of shape {shape} has {declared} bytes, but {there} follow: {problem}); write it again"
+        )
     require_memory(path, name, shape, dtype.itemsize)
     file.seek(0)
     return np.lib.format.read_array(file, allow_pickle=False)
@@ -167,7 +186,9 @@ def find_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
         if link is None or n_links > 20:
             raise InputError(f"{path}: {name} is a link that leads nowhere; write the numbers themselves")
         if isinstance(link, h5py.ExternalLink):
-            raise InputError(f"{path}: {name} is a link into another file, {link.filename}; write the numbers themselves")
+            raise InputError(
+                f"{path}: {name} is a link into another file, {link.filename}; write the numbers themselves"
+            )
         if isinstance(link, h5py.SoftLink):
             found, n_links = file if link.path.startswith("/") else found, n_links + 1
             steps = [each for each in link.path.split("/") if each not in ("", ".")] + steps
@@ -175,9 +196,13 @@ def find_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
             found = found[step]
     if not isinstance(found, h5py.Dataset) or found.shape is None:
         what = "a group" if isinstance(found, h5py.Group) else "without a value"
-        raise InputError(f"{path}: {name} is {what}, not a dataset of numbers; write one dataset of shape (instances, width)")
+        raise InputError(
+            f"{path}: {name} is {what}, not a dataset of numbers; write one dataset of shape (instances, width)"
+        )
     if found.is_virtual or found.external:
-        raise InputError(f"{path}: the numbers of {name} lie in other files (a virtual dataset or external storage); write the numbers themselves")
+        raise InputError(
+            f"{path}: the numbers of {name} lie in other files (a virtual dataset or external storage); write the numbers themselves"
+        )
     return found
 
 
@@ -189,7 +214,9 @@ def require_written(path: Path, name: str, dataset: h5py.Dataset) -> None:
     else:
         n_blocks, n_written = min(dataset.size, 1), min(dataset.id.get_storage_size(), 1)
     if n_written < n_blocks:
-        raise InputError(f"{path}: {n_blocks - n_written} of {n_blocks} blocks of {name} were never written and would be read as zeros; write the file again")
+        raise InputError(
+            f"{path}: {n_blocks - n_written} of {n_blocks} blocks of {name} were never written and would be read as zeros; write the file again"
+        )
 
 # %% ../../nbs/data/feature_files.ipynb #2c8d71fa
 def read_torch(path: Path) -> dict[str, np.ndarray]:
@@ -200,7 +227,9 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
-        raise InputError(f"{path}: holds more than tensors or is damaged, and reading it could run code; save the tensor of features alone") from None
+        raise InputError(
+            f"{path}: holds more than tensors or is damaged, and reading it could run code; save the tensor of features alone"
+        ) from None
     tensors = content if isinstance(content, dict) else {"features": content}
     tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
     if not tensors:

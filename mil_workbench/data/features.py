@@ -34,14 +34,20 @@ def read_features(path: str | Path) -> dict[str, np.ndarray]:
     Whatever is wrong with the file is an `InputError` that names it: missing, unreadable, larger than memory, empty, not finite."""
     path = Path(path)
     if not is_feature_file(path):
-        raise InputError(f"{path}: features are read from {', '.join(FEATURE_FILES)} files, not {path.suffix or 'files without an ending'}")
+        raise InputError(
+            f"{path}: features are read from {', '.join(FEATURE_FILES)} files, not {path.suffix or 'files without an ending'}"
+        )
     try:
         return check_features(path, read_arrays(path))
     except InputError:
         raise
     except MemoryError:
-        raise InputError(f"{path}: reading it takes more memory than there is; split its case into several files, or ask for more memory") from None
-    except Exception as error:  # a damaged file makes libraries fail in any way at all, and it is the file that has to be named
+        raise InputError(
+            f"{path}: reading it takes more memory than there is; split its case into several files, or ask for more memory"
+        ) from None
+    except (
+        Exception
+    ) as error:  # a damaged file makes libraries fail in any way at all, and it is the file that has to be named
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); write it again") from None
 
@@ -52,7 +58,9 @@ def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.nd
     if instances.ndim == 3 and len(instances) == 1:  # a batch of one slide
         instances = instances[0]
     if instances.ndim != 2 or instances.shape[1] == 0 or instances.dtype.kind not in "fiu":
-        raise InputError(f"{path}: features must be numbers of shape (instances, width), not {instances.dtype} {instances.shape}; one instance has the shape (1, width)")
+        raise InputError(
+            f"{path}: features must be numbers of shape (instances, width), not {instances.dtype} {instances.shape}; one instance has the shape (1, width)"
+        )
     if len(instances) == 0:
         raise InputError(f"{path}: holds no instance; extract it again or take its case out of the manifest")
     require_finite(path, "instances", instances)
@@ -61,12 +69,16 @@ def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.nd
         narrow = instances.astype(np.float32, copy=False)
     too_large = np.flatnonzero(~np.isfinite(narrow).all(axis=1)) if narrow.dtype != instances.dtype else []
     if len(too_large):
-        raise InputError(f"{path}: {len(too_large)} of {len(instances)} instances hold numbers beyond 3.4e38, which float32 cannot, first row {too_large[0]}; scale them")
+        raise InputError(
+            f"{path}: {len(too_large)} of {len(instances)} instances hold numbers beyond 3.4e38, which float32 cannot, first row {too_large[0]}; scale them"
+        )
     beside = {name: numbers_beside(path, name, arrays[name], len(instances)) for name in BESIDE if name in arrays}
     return {"instances": narrow, **beside}
 
 
-def numbers_beside(path: Path, name: str, values: np.ndarray, n: int) -> np.ndarray:  # (n, K) coords or (n,) labels, float64
+def numbers_beside(
+    path: Path, name: str, values: np.ndarray, n: int
+) -> np.ndarray:  # (n, K) coords or (n,) labels, float64
     "What stands beside `n` instances, one row for each."
     require_numbers(path, name, values.dtype)
     shape, rank = values.shape, 2 if name == "coords" else 1
@@ -83,7 +95,9 @@ def numbers_beside(path: Path, name: str, values: np.ndarray, n: int) -> np.ndar
         raise InputError(f"{path}: {name} must have the shape {wanted}, not {shape}")
     require_exact(path, name, values, 53, "float64")
     values = values.astype(np.float64)
-    require_finite(path, name, np.where(np.isnan(values), 0, values) if name == "coords" else values)  # NaN: a place that is not known
+    require_finite(
+        path, name, np.where(np.isnan(values), 0, values) if name == "coords" else values
+    )  # NaN: a place that is not known
     return values
 
 
@@ -91,13 +105,17 @@ def require_finite(path: Path, name: str, values: np.ndarray) -> None:
     "Raise an `InputError` with the first row of `values` that is not finite."
     bad_rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad_rows):
-        raise InputError(f"{path}: {len(bad_rows)} of {len(values)} {name} are not finite (NaN or infinite), first row {bad_rows[0]}; write them again")
+        raise InputError(
+            f"{path}: {len(bad_rows)} of {len(values)} {name} are not finite (NaN or infinite), first row {bad_rows[0]}; write them again"
+        )
 
 
 def require_exact(path: Path, name: str, values: np.ndarray, bits: int, kind: str) -> None:
     "Raise an `InputError` if `values` are whole numbers that a float of this many `bits` would round."
     if values.dtype.kind in "iu" and max(int(values.max()), -int(values.min())) > 2**bits:
-        raise InputError(f"{path}: {name} hold whole numbers beyond 2^{bits}, which {kind} would round; are they really {name}?")
+        raise InputError(
+            f"{path}: {name} hold whole numbers beyond 2^{bits}, which {kind} would round; are they really {name}?"
+        )
 
 # %% ../../nbs/data/features.ipynb #da3b60f7
 def join_files(case_id: str, name: str, parts: dict[str, Tensor | None]) -> Tensor | None:
@@ -108,7 +126,9 @@ def join_files(case_id: str, name: str, parts: dict[str, Tensor | None]) -> Tens
     first = next(iter(parts))
     for file, part in parts.items():
         if part.shape[1:] != arrays[0].shape[1:]:
-            raise InputError(f"case {case_id}: {name} has the shape {tuple(part.shape)} in {file}, but {tuple(arrays[0].shape)} in {first}; write both in one form")
+            raise InputError(
+                f"case {case_id}: {name} has the shape {tuple(part.shape)} in {file}, but {tuple(arrays[0].shape)} in {first}; write both in one form"
+            )
     return torch.cat(arrays)
 
 # %% ../../nbs/data/features.ipynb #30ca63ef
@@ -128,11 +148,19 @@ def write_features(
     "Write the features of one section as an HDF5 file that TRIDENT and CLAM, or STAMP, can read."
     known = corners is not None and um_per_pixel is not None and slide_um_per_pixel is not None
     if layout == "stamp" and not known:
-        raise InputError(f"{Path(path).name}: STAMP wants the places of patches in µm, which are not known here; choose layout trident")
+        raise InputError(
+            f"{Path(path).name}: STAMP wants the places of patches in µm, which are not known here; choose layout trident"
+        )
     with whole_file(path) as aside, h5py.File(aside, "w") as file:
         if layout == "stamp":
             file["feats"], file["coords"] = features, (corners * slide_um_per_pixel).astype(np.float32)
-            file.attrs.update(extractor=encoder, unit="um", tile_size_um=patch_size * um_per_pixel, tile_size_px=patch_size, feat_type="tile")
+            file.attrs.update(
+                extractor=encoder,
+                unit="um",
+                tile_size_um=patch_size * um_per_pixel,
+                tile_size_px=patch_size,
+                feat_type="tile",
+            )
             return
         file["features"] = features
         file["features"].attrs["encoder"] = encoder
@@ -141,5 +169,9 @@ def write_features(
             facts = {"patch_size": patch_size, "overlap": 0, "name": Path(path).stem}
             if known:
                 side = round(patch_size * um_per_pixel / slide_um_per_pixel)
-                facts |= {"patch_size_level0": side, "level0_magnification": round(10 / slide_um_per_pixel), "target_magnification": round(10 / um_per_pixel)}
+                facts |= {
+                    "patch_size_level0": side,
+                    "level0_magnification": round(10 / slide_um_per_pixel),
+                    "target_magnification": round(10 / um_per_pixel),
+                }
             file["coords"].attrs.update(facts)

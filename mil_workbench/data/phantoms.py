@@ -40,7 +40,9 @@ def template() -> tuple[torch.Tensor, np.ndarray]:  # (3, X, Y, Z) from 0 to 1, 
         try:
             path = metadata.distribution("nilearn").locate_file(file)
         except metadata.PackageNotFoundError:
-            raise InputError("cohort mri-phantom: its brain comes with the package nilearn; pip install nilearn") from None
+            raise InputError(
+                "cohort mri-phantom: its brain comes with the package nilearn; pip install nilearn"
+            ) from None
         data, affine = read_volume(path)
         maps.append(torch.from_numpy(data[..., 0].astype(np.float32) / 255))
     return torch.stack(maps), affine
@@ -54,13 +56,21 @@ def smooth_field(rng: np.random.Generator, coarse: int, channels: int = 1) -> to
 
 def rotation(angles: np.ndarray) -> np.ndarray:  # radians about the three axes -> (3, 3)
     (a, b, c), (d, e, f) = np.cos(angles), np.sin(angles)
-    return np.array([[b * c, -b * f, e], [a * f + c * d * e, a * c - d * e * f, -b * d], [d * f - a * c * e, c * d + a * e * f, a * b]])
+    return np.array(
+        [
+            [b * c, -b * f, e],
+            [a * f + c * d * e, a * c - d * e * f, -b * d],
+            [d * f - a * c * e, c * d + a * e * f, a * b],
+        ]
+    )
 
 
 @lru_cache
 def grid() -> torch.Tensor:  # (3, *SHAPE)
     "Where the voxels lie, in mm from the middle."
-    axes = [torch.from_numpy(((np.arange(n) - (n - 1) / 2) * step).astype(np.float32)) for n, step in zip(SHAPE, SPACING)]
+    axes = [
+        torch.from_numpy(((np.arange(n) - (n - 1) / 2) * step).astype(np.float32)) for n, step in zip(SHAPE, SPACING)
+    ]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
@@ -70,7 +80,9 @@ def draw_anatomy(rng: np.random.Generator) -> torch.Tensor:  # (3, *SHAPE): T1, 
     turned = rotation(rng.normal(0, np.radians(5), 3)) * rng.normal(1, 0.04, 3)
     bent = grid() + 3.0 * smooth_field(rng, 5, channels=3)
     place = torch.einsum("ij,jxyz->ixyz", torch.from_numpy(turned.astype(np.float32)), bent)
-    middle = np.array([0.0, -18.0, 4.0]) + rng.normal(0, 4, 3)  # the brain's middle lies behind and above the template's origin
+    middle = np.array([0.0, -18.0, 4.0]) + rng.normal(
+        0, 4, 3
+    )  # the brain's middle lies behind and above the template's origin
     to_voxels = np.linalg.inv(affine)
     voxels = torch.einsum("ij,jxyz->ixyz", torch.from_numpy(to_voxels[:3, :3].astype(np.float32)), place)
     voxels += torch.from_numpy((to_voxels[:3, :3] @ middle + to_voxels[:3, 3]).astype(np.float32))[:, None, None, None]
@@ -106,10 +118,16 @@ def draw_tumour(rng: np.random.Generator, grade: str, brain: torch.Tensor) -> to
 
 # %% ../../nbs/data/phantoms.ipynb #c3d8d297
 TISSUES = {  # grey matter, white matter, fluid
-    "t1": (0.65, 0.95, 0.25), "t1ce": (0.65, 0.95, 0.25), "flair": (0.65, 0.50, 0.20), "t2": (0.60, 0.45, 1.00),
+    "t1": (0.65, 0.95, 0.25),
+    "t1ce": (0.65, 0.95, 0.25),
+    "flair": (0.65, 0.50, 0.20),
+    "t2": (0.60, 0.45, 1.00),
 }
 CHANGES = {  # core of HGG, core of LGG, oedema, enhancing
-    "t1": (-0.35, -0.25, -0.12, -0.10), "t1ce": (-0.35, -0.25, -0.12, 0.60), "flair": (0.15, 0.35, 0.35, 0.20), "t2": (0.40, 0.40, 0.30, 0.20),
+    "t1": (-0.35, -0.25, -0.12, -0.10),
+    "t1ce": (-0.35, -0.25, -0.12, 0.60),
+    "flair": (0.15, 0.35, 0.35, 0.20),
+    "t2": (0.40, 0.40, 0.30, 0.20),
 }
 PHANTOM_VERSION = 1  # goes up when another patient is drawn from the same seed
 DIFFICULTY = 1.5  # chosen by the yardsticks below, before any model of ours was scored
@@ -125,7 +143,9 @@ def draw_volume(grade: str, seed: int, number: int, difficulty: float = DIFFICUL
     spots = (smooth_field(rng, 20)[0] > rng.uniform(1.5, 2.5)) & (white > 0.5)
     vessels = (smooth_field(rng, 24)[0] > rng.uniform(1.0, 2.1)) & (labels == 0)
     tumour = labels.nonzero()
-    around = tuple(slice(max(low - 1, 0), high + 2) for low, high in zip(tumour.amin(0).tolist(), tumour.amax(0).tolist()))
+    around = tuple(
+        slice(max(low - 1, 0), high + 2) for low, high in zip(tumour.amin(0).tolist(), tumour.amax(0).tolist())
+    )
     channels = {}
     for name, (of_grey, of_white, of_fluid) in TISSUES.items():
         image = of_grey * grey + of_white * white + of_fluid * fluid
@@ -135,7 +155,9 @@ def draw_volume(grade: str, seed: int, number: int, difficulty: float = DIFFICUL
         change = torch.zeros(SHAPE)
         for label, amount in ((1, core_hgg if grade == "HGG" else core_lgg), (2, oedema), (4, enhancing)):
             change[labels == label] = amount * rng.uniform(0.7, 1.3)
-        change[around] = F.avg_pool3d(change[around][None, None], 3, stride=1, padding=1)[0, 0]  # tissue has no sharp edges
+        change[around] = F.avg_pool3d(change[around][None, None], 3, stride=1, padding=1)[
+            0, 0
+        ]  # tissue has no sharp edges
         image = image + change / difficulty
         if name == "t1ce":
             image = image + 0.6 * vessels * rng.uniform(0.5, 1.2)
@@ -190,7 +212,10 @@ def mri_phantom(
 ) -> Cohort:
     "Slices of `n` phantom patients, drawn on all cores where that has not been done."
     patients = phantom_patients(n, seed, difficulty)
-    keys = {p.id: {"path": p.id, "patient": asdict(p), "version": [PHANTOM_VERSION, VERSION], "settings": asdict(settings)} for p in patients}
+    keys = {
+        p.id: {"path": p.id, "patient": asdict(p), "version": [PHANTOM_VERSION, VERSION], "settings": asdict(settings)}
+        for p in patients
+    }
     store = InstanceStore(store_folder)
     left_out = prepare(store, patients, keys, partial(slices_from, read=draw_patient, settings=settings), n_workers)
     note = "Phantoms: tumours drawn on the MNI152 template. A score on them says that a method works, not that it works on patients."

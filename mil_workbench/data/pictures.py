@@ -7,9 +7,9 @@ __all__ = ['BY_ENDING', 'BY_FIRST_BYTES', 'MOST_PIXELS', 'describe', 'naming', '
            'refuse_several', 'flatten', 'read_picture', 'scale_to']
 
 # %% ../../nbs/data/pictures.ipynb #0bed2eaa
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import tifffile
@@ -21,12 +21,61 @@ from ..files import InputError
 
 # %% ../../nbs/data/pictures.ipynb #c55fc74c
 BY_ENDING = {
-    (".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors"): "it holds features or other arrays; features have a manifest of their own",
-    (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".mgz", ".mnc"): "it is a scan; in a manifest of scans each modality has a column, such as t1 and flair, with NIfTI files (.nii.gz)",
+    (
+        ".h5",
+        ".hdf5",
+        ".pt",
+        ".pth",
+        ".npy",
+        ".npz",
+        ".safetensors",
+    ): "it holds features or other arrays; features have a manifest of their own",
+    (
+        ".nii",
+        ".nii.gz",
+        ".mha",
+        ".mhd",
+        ".nrrd",
+        ".mgz",
+        ".mnc",
+    ): "it is a scan; in a manifest of scans each modality has a column, such as t1 and flair, with NIfTI files (.nii.gz)",
     (".dcm",): "it is DICOM; save a scan as NIfTI (.nii.gz), a slide as a pyramidal TIFF",
-    (".csv", ".tsv", ".txt", ".json", ".geojson", ".xml", ".md", ".xls", ".xlsx", ".ods", ".doc", ".docx", ".pdf", ".pptx"): "it is a text or a table; name the slide or the folder of patches",
-    (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"): "it is an archive; unpack it, and name the files in it",
-    (".czi", ".lif", ".nd2", ".vsi", ".lsm", ".ims", ".oir", ".isyntax"): "it has a microscope's own format, which is not read here; save it as a pyramidal TIFF, for example with QuPath",
+    (
+        ".csv",
+        ".tsv",
+        ".txt",
+        ".json",
+        ".geojson",
+        ".xml",
+        ".md",
+        ".xls",
+        ".xlsx",
+        ".ods",
+        ".doc",
+        ".docx",
+        ".pdf",
+        ".pptx",
+    ): "it is a text or a table; name the slide or the folder of patches",
+    (
+        ".zip",
+        ".tar",
+        ".gz",
+        ".tgz",
+        ".bz2",
+        ".xz",
+        ".7z",
+        ".rar",
+    ): "it is an archive; unpack it, and name the files in it",
+    (
+        ".czi",
+        ".lif",
+        ".nd2",
+        ".vsi",
+        ".lsm",
+        ".ims",
+        ".oir",
+        ".isyntax",
+    ): "it has a microscope's own format, which is not read here; save it as a pyramidal TIFF, for example with QuPath",
 }
 BY_FIRST_BYTES = {
     b"version https://git-lfs": "it is a pointer of Git LFS, not the file; fetch that with git lfs pull",
@@ -34,7 +83,10 @@ BY_FIRST_BYTES = {
     b"<html": "it is a web page, perhaps of a download that failed; fetch the file again",
     b"\x89HDF": BY_ENDING[".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors"],
     b"\x93NUMPY": BY_ENDING[".h5", ".hdf5", ".pt", ".pth", ".npy", ".npz", ".safetensors"],
-    **dict.fromkeys((b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!"), BY_ENDING[".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"]),
+    **dict.fromkeys(
+        (b"PK\x03\x04", b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!"),
+        BY_ENDING[".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"],
+    ),
 }
 
 
@@ -49,7 +101,9 @@ def describe(path: str | Path) -> str:
         return ": it is empty; copy it again"
     by_ending = {ending: words for endings, words in BY_ENDING.items() for ending in endings}
     name = Path(path).name.lower()
-    found = [words for start, words in BY_FIRST_BYTES.items() if first.startswith(start)] + [BY_ENDING[(".dcm",)]] * (first[128:] == b"DICM")
+    found = [words for start, words in BY_FIRST_BYTES.items() if first.startswith(start)] + [BY_ENDING[(".dcm",)]] * (
+        first[128:] == b"DICM"
+    )
     named = [by_ending[ending] for ending in sorted(by_ending, key=len, reverse=True) if name.endswith(ending)]
     return "".join(f": {words}" for words in (named + found)[:1])
 
@@ -123,7 +177,9 @@ def refuse_several(path: str | Path, image: Image.Image) -> None:
         same += image.size == size
     image.seek(0)
     if same > 1:
-        raise InputError(f"{path}: holds {same} pictures of one size; save the one that is meant in a file of its own, channels as red, green and blue")
+        raise InputError(
+            f"{path}: holds {same} pictures of one size; save the one that is meant in a file of its own, channels as red, green and blue"
+        )
 
 
 def flatten(image: Image.Image) -> Image.Image:
@@ -138,7 +194,9 @@ def read_picture(path: str | Path) -> np.ndarray:  # (H, W, 3) uint8, or uint32 
     "The picture in the file at `path`, red, green and blue; what cannot be read is an `InputError`."
     with naming(path), Image.open(path) as image:
         if image.width * image.height > MOST_PIXELS:
-            raise InputError(f"{path}: has {image.width} by {image.height} pixels, too many to be read at once; save it as a pyramid, or cut it")
+            raise InputError(
+                f"{path}: has {image.width} by {image.height} pixels, too many to be read at once; save it as a pyramid, or cut it"
+            )
         refuse_several(path, image)
         if image.mode == "LAB":
             raise InputError(f"{path}: its colours are given as lightness, a and b; save it as RGB")
@@ -152,5 +210,7 @@ def scale_to(values: np.ndarray, white: int) -> np.ndarray:  # (H, W, 3) uint8 o
     if values.dtype == np.uint8:
         return values
     if values.max() > white:
-        raise InputError(f"has a value of {values.max()}, above {white}, which counts as white: a broken pixel, or saved unlike the others? Save it like them, and prepare the cohort again")
+        raise InputError(
+            f"has a value of {values.max()}, above {white}, which counts as white: a broken pixel, or saved unlike the others? Save it like them, and prepare the cohort again"
+        )
     return np.rint(values * (255 / white)).astype(np.uint8)

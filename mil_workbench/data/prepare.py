@@ -10,10 +10,11 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, wait
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,7 +63,10 @@ def prepare_one(make: Callable[[Any], dict], item: Any) -> dict[str, np.ndarray]
     except InputError as error:
         return Failure(str(error), not isinstance(error, PassingError))
     except MemoryError as error:
-        return Failure(f"there is not enough memory for it ({error}); start again with more memory, or with fewer processes at a time", False)
+        return Failure(
+            f"there is not enough memory for it ({error}); start again with more memory, or with fewer processes at a time",
+            False,
+        )
     except Exception as error:  # not kept: a newer version may know better
         return Failure(f"it cannot be prepared ({type(error).__name__}: {' '.join(str(error).split())})", False)
 
@@ -86,13 +90,20 @@ def prepare(
 
     def keep(item, result: dict[str, np.ndarray] | Failure) -> None:
         if isinstance(result, Failure) and result.is_lasting:
-            failures[item.id] = {"key": keys[item.id], "reason": f"{result.reason} (once it is mended, it is taken in; to try the same file again, delete {failures_path})"}
+            failures[item.id] = {
+                "key": keys[item.id],
+                "reason": f"{result.reason} (once it is mended, it is taken in; to try the same file again, delete {failures_path})",
+            }
             write_json(failures_path, failures)
         elif isinstance(result, Failure):
             passing[item.id] = result.reason
-        elif store.records and store.shape != result["instances"].shape[1:]:  # which shape is the odd one depends on who came first
+        elif (
+            store.records and store.shape != result["instances"].shape[1:]
+        ):  # which shape is the odd one depends on who came first
             shape = result["instances"].shape[1:]
-            passing[item.id] = f"its instances have shape {shape}, those before it {store.shape}; give all cases the same channels"
+            passing[item.id] = (
+                f"its instances have shape {shape}, those before it {store.shape}; give all cases the same channels"
+            )
         else:
             store.write(item.id, keys[item.id], **result)
 
@@ -107,7 +118,11 @@ def prepare(
             else:
                 yield item
 
-    made = ((item, prepare_one(make, item)) for item in waiting()) if n_workers <= 1 else prepared_in_pool(waiting(), make, n_workers)
+    made = (
+        ((item, prepare_one(make, item)) for item in waiting())
+        if n_workers <= 1
+        else prepared_in_pool(waiting(), make, n_workers)
+    )
     for item, result in made:
         keep(item, result)
         bar.update()
@@ -115,13 +130,21 @@ def prepare(
     if stale or not (store.folder / "index.json").exists():
         store.finish()
     reasons = {name: failure["reason"] for name, failure in failures.items()} | passing
-    lost = [name for name in keys if name not in store.records and name not in reasons and any(item.id == name for item in items)]
+    lost = [
+        name
+        for name in keys
+        if name not in store.records and name not in reasons and any(item.id == name for item in items)
+    ]
     if lost:
-        raise InputError(f"{store.folder}: {lost[0]} was taken out by another process while this one prepared it; start again")
+        raise InputError(
+            f"{store.folder}: {lost[0]} was taken out by another process while this one prepared it; start again"
+        )
     return reasons
 
 # %% ../../nbs/data/prepare.ipynb #87f63ecc
-def prepared_in_pool(items: Iterator[Any], make: Callable, n_workers: int) -> Iterator[tuple[Any, dict[str, np.ndarray] | Failure]]:
+def prepared_in_pool(
+    items: Iterator[Any], make: Callable, n_workers: int
+) -> Iterator[tuple[Any, dict[str, np.ndarray] | Failure]]:
     "Make `items` in `n_workers` processes; each comes with its arrays, or the reason why there are none, as soon as it is ready."
     pool, futures, given = ProcessPoolExecutor(n_workers, initializer=one_thread), {}, {}
 
@@ -145,7 +168,15 @@ def prepared_in_pool(items: Iterator[Any], make: Callable, n_workers: int) -> It
     finally:
         pool.shutdown(kill_workers=bool(given))  # whoever stops early, or is stopped, does not wait for the rest
     if is_broken and n_workers == 1:
-        yield from ((item, Failure("the process that prepared it was killed; start again, with more memory if that ran out", False)) for item in given.values())
+        yield from (
+            (
+                item,
+                Failure(
+                    "the process that prepared it was killed; start again, with more memory if that ran out", False
+                ),
+            )
+            for item in given.values()
+        )
     elif is_broken:
         yield from prepared_in_pool(iter(given.values()), make, 1)
     if is_broken:

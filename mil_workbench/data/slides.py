@@ -17,11 +17,12 @@ import os
 import re
 import stat
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Callable, Literal, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import openslide
@@ -95,7 +96,9 @@ def compile_pattern(pattern: str) -> re.Pattern:
         raise InputError(f"patch_pattern {pattern!r} is not a regular expression ({error})") from None
     missing = [name for name in ("case", "stain") if name not in compiled.groupindex]
     if missing:
-        raise InputError(f"patch_pattern {pattern!r} has no group {missing[0]}: write (?P<{missing[0]}>...) around the part that says it")
+        raise InputError(
+            f"patch_pattern {pattern!r} has no group {missing[0]}: write (?P<{missing[0]}>...) around the part that says it"
+        )
     return compiled
 
 
@@ -120,7 +123,9 @@ def place_of(path: str, pattern: re.Pattern) -> tuple[str, str, str] | None:  # 
     return plain_case(said["case"]), said["stain"].lower(), section or "1"
 
 # %% ../../nbs/data/slides.ipynb #41a339c1
-LeftOut = list[tuple[str, str, str]]  # kind (section, file, tile or case; stain and tiles, which are not missed), name, reason
+LeftOut = list[
+    tuple[str, str, str]
+]  # kind (section, file, tile or case; stain and tiles, which are not missed), name, reason
 
 
 @dataclass(frozen=True)
@@ -132,17 +137,23 @@ class Listing:
     patients_from: str = EACH_CASE
 
 
-def read_labels(folder: Path) -> tuple[dict[str, tuple[str, str]], str]:  # case -> patient, label; how patients were found
+def read_labels(
+    folder: Path,
+) -> tuple[dict[str, tuple[str, str]], str]:  # case -> patient, label; how patients were found
     "What `labels.csv` in `folder` says of the cases."
     found = sorted(path for path in folder.iterdir() if path.name.lower() == "labels.csv")
     if not found:
-        raise InputError(f"{folder}: says nowhere what its cases are; put a labels.csv with the columns case_id and label into it (one line per case)")
+        raise InputError(
+            f"{folder}: says nowhere what its cases are; put a labels.csv with the columns case_id and label into it (one line per case)"
+        )
     if len(found) > 1:
         raise InputError(f"{folder}: has {' and '.join(path.name for path in found)}; keep one")
     table = read_table(found[0], ("case_id", "label"), plain_case)
     names_patients = "patient_id" in table
     patients = table.patient_id if names_patients else table.case_id
-    return dict(zip(table.case_id, zip(patients, table.label))), f"column patient_id of {found[0].name}" if names_patients else EACH_CASE
+    return dict(
+        zip(table.case_id, zip(patients, table.label))
+    ), f"column patient_id of {found[0].name}" if names_patients else EACH_CASE
 
 
 def files_below(folder: Path) -> tuple[list[Path], LeftOut]:
@@ -151,7 +162,9 @@ def files_below(folder: Path) -> tuple[list[Path], LeftOut]:
 
     def walk(place: Path, above: tuple[str, ...]) -> None:
         real = os.path.realpath(place)
-        for name in sorted(os.listdir(place)) if real not in above else ():  # a link may lead to a folder that it lies in
+        for name in (
+            sorted(os.listdir(place)) if real not in above else ()
+        ):  # a link may lead to a folder that it lies in
             path = place / name
             if name.startswith(".") or name == "Thumbs.db":
                 continue
@@ -162,10 +175,24 @@ def files_below(folder: Path) -> tuple[list[Path], LeftOut]:
                 elif stat.S_ISDIR(mode):
                     walk(path, (*above, real))
                 if path.suffix and len(found) == n_before:
-                    left_out.append(("file", str(path), "is a folder without files" if stat.S_ISDIR(mode) else "is not an ordinary file"))
+                    left_out.append(
+                        (
+                            "file",
+                            str(path),
+                            "is a folder without files" if stat.S_ISDIR(mode) else "is not an ordinary file",
+                        )
+                    )
             except OSError as error:
                 is_dangling = path.is_symlink() and isinstance(error, FileNotFoundError)
-                left_out.append(("file", str(path), "is a link to a file that is not there" if is_dangling else f"cannot be opened ({error.strerror})"))
+                left_out.append(
+                    (
+                        "file",
+                        str(path),
+                        "is a link to a file that is not there"
+                        if is_dangling
+                        else f"cannot be opened ({error.strerror})",
+                    )
+                )
 
     walk(folder, ())
     return sorted(found), left_out
@@ -212,12 +239,18 @@ def sections_in_folder(folder: str | Path, pattern: str = PATCH_PATTERN) -> List
             by_section.setdefault(place, []).append(path)
     if not by_section:
         reason = f"the first: {left_out[0][1]}: {left_out[0][2]}" if left_out else "it is empty"
-        raise InputError(f"{folder}: none of its {count(len(files), 'file')} is a patch ({reason}); see patch_pattern, whose default reads names like case_12_match_3_h&e_patch57.png")
+        raise InputError(
+            f"{folder}: none of its {count(len(files), 'file')} is a patch ({reason}); see patch_pattern, whose default reads names like case_12_match_3_h&e_patch57.png"
+        )
     for case in sorted(labels.keys() - {case for case, _, _ in by_section}, key=natural):
         left_out.append(("case", case, f"is in labels.csv, but has no patch in {folder}"))
     places = sorted(by_section, key=lambda place: [natural(part) for part in place])
     own = {place: tuple(drop_copies(by_section[place], left_out)) for place in places}
-    sections = [Section(case, *labels[case], stain, name, own[case, stain, name], False, root=folder) for case, stain, name in places if own[case, stain, name]]
+    sections = [
+        Section(case, *labels[case], stain, name, own[case, stain, name], False, root=folder)
+        for case, stain, name in places
+        if own[case, stain, name]
+    ]
     return Listing(sections, left_out, patients_from)
 
 # %% ../../nbs/data/slides.ipynb #21bccfb0
@@ -241,29 +274,49 @@ def sections_of_manifest(path: str | Path) -> Listing:
             left_out.append(("file", str(file), f"case {row['case_id']}: no such file ({path.name}, line {line})"))
             continue
         if owners.setdefault(file, line) != line:
-            raise InputError(f"{path}, line {line}: {file} of case {row['case_id']} already stands in line {owners[file]}; a section belongs to one case")
+            raise InputError(
+                f"{path}, line {line}: {file} of case {row['case_id']} already stands in line {owners[file]}; a section belongs to one case"
+            )
         resolution = None if said("um_per_pixel") is None else read_resolution(said("um_per_pixel"))
         if resolution is not None and np.isnan(resolution):
-            raise InputError(f"{path}, line {line}: um_per_pixel {row['um_per_pixel']} is not a number from {LEAST_UM_PER_PIXEL} to {MOST_UM_PER_PIXEL:g}")
+            raise InputError(
+                f"{path}, line {line}: um_per_pixel {row['um_per_pixel']} is not a number from {LEAST_UM_PER_PIXEL} to {MOST_UM_PER_PIXEL:g}"
+            )
         files, unopened = files_below(file) if file.is_dir() else ([file], [])
         left_out += unopened
         if not files:
-            left_out.append(("file", str(file), f"case {row['case_id']}: the folder is empty ({path.name}, line {line})"))
+            left_out.append(
+                ("file", str(file), f"case {row['case_id']}: the folder is empty ({path.name}, line {line})")
+            )
             continue
         section = Section(
-            row["case_id"], row["patient_id"], row["label"], (said("stain") or "tissue").lower(), said("section") or file.stem, tuple(files), not file.is_dir(), resolution, file,
+            row["case_id"],
+            row["patient_id"],
+            row["label"],
+            (said("stain") or "tissue").lower(),
+            said("section") or file.stem,
+            tuple(files),
+            not file.is_dir(),
+            resolution,
+            file,
         )
         if section.id in sections:
-            raise InputError(f"{path}, line {line}: case {section.case_id} has two sections {section.name} in stain {section.stain}; give the column section")
+            raise InputError(
+                f"{path}, line {line}: case {section.case_id} has two sections {section.name} in stain {section.stain}; give the column section"
+            )
         sections[section.id] = section
     if not sections:
-        raise InputError(f"{path}: {left_out[0][1]}: {left_out[0][2]}; none of its files is there, and paths are relative to the manifest")
+        raise InputError(
+            f"{path}: {left_out[0][1]}: {left_out[0][2]}; none of its files is there, and paths are relative to the manifest"
+        )
     return Listing(sort_by_name(list(sections.values())), left_out, f"column patient_id of {path.name}")
 
 
 def sort_by_name(sections: list[Section]) -> list[Section]:
     "`sections` in the order of case, stain and name."
-    return sorted(sections, key=lambda section: [natural(part) for part in (section.case_id, section.stain, section.name)])
+    return sorted(
+        sections, key=lambda section: [natural(part) for part in (section.case_id, section.stain, section.name)]
+    )
 
 # %% ../../nbs/data/slides.ipynb #1d7be052
 def rename_stains(sections: list[Section], meanings: Mapping[str, str], left_out: LeftOut) -> list[Section]:
@@ -279,14 +332,20 @@ def rename_stains(sections: list[Section], meanings: Mapping[str, str], left_out
         first = renamed.setdefault(section.id, section)
         if first is not section:
             if first.is_slide or first.root != section.root:
-                raise InputError(f"stain_map: gives case {section.case_id} two sections {section.name} in stain {stain}, {first.files[0]} and {section.files[0]}; name them in the column section")
+                raise InputError(
+                    f"stain_map: gives case {section.case_id} two sections {section.name} in stain {stain}, {first.files[0]} and {section.files[0]}; name them in the column section"
+                )
             renamed[section.id] = replace(first, files=tuple(sorted({*first.files, *section.files})))
     left_out += [("stain", stain, f"{count(n, 'file')} left out by stain_map") for stain, n in gone.items()]
     return sort_by_name(list(renamed.values()))
 
 # %% ../../nbs/data/slides.ipynb #6c2fc315
 def resize(picture: np.ndarray, size: int) -> np.ndarray:  # (H, W, 3) uint8 -> (size, size, 3)
-    return picture if picture.shape[:2] == (size, size) else np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+    return (
+        picture
+        if picture.shape[:2] == (size, size)
+        else np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR))
+    )
 
 
 def read_patch(path: str | Path, size: int, white: int = 255) -> np.ndarray:  # (size, size, 3) uint8
@@ -323,7 +382,9 @@ def resolution_of(section: Section, slide: openslide.AbstractSlide) -> float:
     "The µm per pixel of a section's slide."
     if section.um_per_pixel is not None:
         return section.um_per_pixel
-    across, down = (slide.properties.get(name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y))
+    across, down = (
+        slide.properties.get(name) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    )
     remedy = "give the manifest a column um_per_pixel"
     if across is None:
         raise InputError(f"{section.files[0]}: does not say its resolution; {remedy}")
@@ -331,7 +392,9 @@ def resolution_of(section: Section, slide: openslide.AbstractSlide) -> float:
     if np.isnan(value):
         raise InputError(f"{section.files[0]}: says that it has {across} µm per pixel, which no slide has; {remedy}")
     if down is not None and not abs(read_resolution(down) - value) <= 0.05 * value:
-        raise InputError(f"{section.files[0]}: says that its pixels are {across} µm wide and {down} µm high, which is not square; {remedy}")
+        raise InputError(
+            f"{section.files[0]}: says that its pixels are {across} µm wide and {down} µm high, which is not square; {remedy}"
+        )
     return value
 
 
@@ -365,7 +428,9 @@ def open_slide(section: Section) -> tuple[openslide.AbstractSlide, float]:  # th
     return slide, resolution_of(section, slide)
 
 
-def read_tile(slide: openslide.AbstractSlide, x: int, y: int, side: int, size: int) -> np.ndarray:  # (size, size, 3) uint8
+def read_tile(
+    slide: openslide.AbstractSlide, x: int, y: int, side: int, size: int
+) -> np.ndarray:  # (size, size, 3) uint8
     "The tile whose corner is at `x`, `y` and which is `side` pixels of the full slide wide, from the level that has just enough detail."
     level = slide.get_best_level_for_downsample(side / size)
     pixels = max(1, round(side / slide.level_downsamples[level]))
@@ -393,7 +458,9 @@ def find_tiles(slide: openslide.AbstractSlide, side: float) -> Tiles:
         raise InputError(f"says that it has {width} by {height} pixels, {n_across * n_down:,} tiles: check its header")
     picture = np.asarray(slide.get_thumbnail(small).convert("RGB").resize(small))
     if is_bright_on_dark(picture):
-        raise InputError("is bright on a dark ground, as fluorescence is, and tissue is looked for by the light it takes away: cut it into patches, and name their folder in the manifest")
+        raise InputError(
+            "is bright on a dark ground, as fluorescence is, and tissue is looked for by the light it takes away: cut it into patches, and name their folder in the manifest"
+        )
     share = lambda found: found[: n_down * fine, : n_across * fine].reshape(n_down, fine, n_across, fine).mean((1, 3))
     tissue, even = map(share, find_tissue(picture))
     is_tissue = tissue >= LEAST_TISSUE
@@ -410,7 +477,13 @@ def coords_in_names(section: Section, pattern: str) -> np.ndarray:  # (N, 2) flo
     "The x and y in the names of the section's patches; NaN where they say nothing."
     found = [re.search(pattern, path.relative_to(section.root).as_posix(), re.IGNORECASE) for path in section.files]
     said = [match.groupdict() if match else {} for match in found]
-    return np.array([[float(place["x"]), float(place["y"])] if place.get("x") and place.get("y") else [np.nan] * 2 for place in said], np.float32)
+    return np.array(
+        [
+            [float(place["x"]), float(place["y"])] if place.get("x") and place.get("y") else [np.nan] * 2
+            for place in said
+        ],
+        np.float32,
+    )
 
 
 def normalises(section: Section, settings: PatchSettings) -> bool:
@@ -424,7 +497,9 @@ def name_of(section: Section, place: np.ndarray) -> str:
     return f"{section.files[0]}, tile at x {x}, y {y}" if section.is_slide else str(section.files[number])
 
 
-def read_place(section: Section, slide: openslide.AbstractSlide | None, place: np.ndarray, size: int, white: int = 255) -> np.ndarray:  # (size, size, 3) uint8
+def read_place(
+    section: Section, slide: openslide.AbstractSlide | None, place: np.ndarray, size: int, white: int = 255
+) -> np.ndarray:  # (size, size, 3) uint8
     "The patch at one place of a section."
     number, x, y, side = place.tolist()
     if not section.is_slide:
@@ -433,20 +508,28 @@ def read_place(section: Section, slide: openslide.AbstractSlide | None, place: n
         return read_tile(slide, x, y, side, size)
 
 # %% ../../nbs/data/slides.ipynb #a6efe191
-def places_of(section: Section, slide: openslide.AbstractSlide | None, um_per_pixel: float, settings: PatchSettings, pattern: str) -> tuple[np.ndarray, np.ndarray, Tiles | None]:
+def places_of(
+    section: Section, slide: openslide.AbstractSlide | None, um_per_pixel: float, settings: PatchSettings, pattern: str
+) -> tuple[np.ndarray, np.ndarray, Tiles | None]:
     "Where all patches of a section are: (N, 4) int64, number of the file, and of a slide x, y and side of the tile in its pixels; (N, 2) coordinates; a slide's tiles."
     if slide is None:
         return np.pad(np.arange(len(section.files))[:, None], ((0, 0), (0, 3))), coords_in_names(section, pattern), None
     side = round(settings.size * settings.um_per_pixel / um_per_pixel)
     if side < 0.9 * settings.size:
-        raise InputError(f"{section.files[0]}: has {um_per_pixel:g} µm per pixel; um_per_pixel {settings.um_per_pixel:g} asks for more detail than it has")
+        raise InputError(
+            f"{section.files[0]}: has {um_per_pixel:g} µm per pixel; um_per_pixel {settings.um_per_pixel:g} asks for more detail than it has"
+        )
     try:
         with naming(section.files[0]):
             tiles = find_tiles(slide, side)
     except InputError as error:
         raise InputError(f"{section.files[0]}: {str(error).removeprefix(f'{section.files[0]}: ')}") from None
     n = len(tiles.corners)
-    return np.column_stack([np.zeros(n, np.int64), tiles.corners, np.full(n, side)]), (tiles.corners * um_per_pixel).astype(np.float32), tiles
+    return (
+        np.column_stack([np.zeros(n, np.int64), tiles.corners, np.full(n, side)]),
+        (tiles.corners * um_per_pixel).astype(np.float32),
+        tiles,
+    )
 
 
 @dataclass
@@ -460,7 +543,9 @@ class Drawing:
     white: int = 0  # of its pictures of more than 8 bits, once there is one
 
 
-def draw_patches(section: Section, slide: openslide.AbstractSlide | None, places: np.ndarray, settings: PatchSettings) -> Drawing:
+def draw_patches(
+    section: Section, slide: openslide.AbstractSlide | None, places: np.ndarray, settings: PatchSettings
+) -> Drawing:
     "Open patches in the order of the draw, until there are enough that can be used."
     drawing, cap = Drawing(), settings.per_section or len(places)
     for i in draw_order(section, len(places)):
@@ -499,19 +584,34 @@ def patches_in_section(section: Section, settings: PatchSettings, pattern: str) 
     drawing = draw_patches(section, slide, places, settings)
     if not drawing.kept:
         where = section.files[0] if section.is_slide else section.files[0].parent
-        reasons = [": ".join(each) for each in drawing.left_out] + [f"{count(drawing.n_even, 'tile')} without texture"] * bool(drawing.n_even)
-        raise InputError(f"{where}: has no patch that can be used: {reasons[0] if reasons else 'no tissue was found on it'}")
+        reasons = [": ".join(each) for each in drawing.left_out] + [
+            f"{count(drawing.n_even, 'tile')} without texture"
+        ] * bool(drawing.n_even)
+        raise InputError(
+            f"{where}: has no patch that can be used: {reasons[0] if reasons else 'no tissue was found on it'}"
+        )
     kept = np.sort(drawing.kept)
-    arrays = {"instances": places[kept], "coords": coords[kept], "left_out": np.array(drawing.left_out, dtype=str).reshape(-1, 2), "um_per_pixel": np.array([um_per_pixel])}
-    arrays["tiles"] = np.array([tiles.n, len(places) - drawing.n_even, tiles.n_even + drawing.n_even] if tiles else [0, 0, 0])
+    arrays = {
+        "instances": places[kept],
+        "coords": coords[kept],
+        "left_out": np.array(drawing.left_out, dtype=str).reshape(-1, 2),
+        "um_per_pixel": np.array([um_per_pixel]),
+    }
+    arrays["tiles"] = np.array(
+        [tiles.n, len(places) - drawing.n_even, tiles.n_even + drawing.n_even] if tiles else [0, 0, 0]
+    )
     arrays["white"] = np.array([drawing.white or 255])
     is_fluorescent = slide is None and np.mean([is_bright_on_dark(patch) for patch in drawing.shown]) > 0.5
     arrays["bright_on_dark"] = np.array([is_fluorescent])
     if normalises(section, settings):
         if is_fluorescent:
-            raise InputError(f"{section.files[0].parent}: its patches are bright on a dark ground, as in fluorescence, and have no stains to normalise; let stain_normalisation be none, or name the stain otherwise")
+            raise InputError(
+                f"{section.files[0].parent}: its patches are bright on a dark ground, as in fluorescence, and have no stains to normalise; let stain_normalisation be none, or name the stain otherwise"
+            )
         try:
-            arrays["stains"] = np.column_stack(find_stains(np.concatenate([patch.reshape(-1, 3) for patch in drawing.shown])))
+            arrays["stains"] = np.column_stack(
+                find_stains(np.concatenate([patch.reshape(-1, 3) for patch in drawing.shown]))
+            )
         except InputError as error:
             raise InputError(f"{section.files[0]}: {error}") from None
     return arrays
@@ -525,7 +625,9 @@ class Patches:
     def __init__(self, store: InstanceStore, sections: Mapping[str, Section], settings: PatchSettings):
         self.store, self.sections, self.settings = store, dict(sections), settings
         self.shape, self.folder = (3, settings.size, settings.size), store.folder
-        self.whites = {name: int(store.array(name, "white")) for name in self.sections}  # of the pictures of more than 8 bits
+        self.whites = {
+            name: int(store.array(name, "white")) for name in self.sections
+        }  # of the pictures of more than 8 bits
         self._slides: dict[str, openslide.AbstractSlide] = {}
 
     def __getstate__(self) -> dict:  # for another process: slides are opened there
@@ -588,16 +690,25 @@ def report_left_out(left_out: LeftOut, totals: Mapping[str, int], folder: Path, 
     missed = [row for row in left_out if row[0] in ("section", "file", "tile", "case")]
     if strict and missed:
         more = f"; {len(missed) - 1} more cannot be used" if len(missed) > 1 else ""
-        raise InputError(f"strict: {' '.join(missed[0][:2])}: {missed[0][2]}{more}; mend or remove what cannot be used, or let strict be False")
+        raise InputError(
+            f"strict: {' '.join(missed[0][:2])}: {missed[0][2]}{more}; mend or remove what cannot be used, or let strict be False"
+        )
     by_reason: dict[tuple[str, str], list[str]] = {}
     for kind, name, reason in missed:
         by_reason.setdefault((kind, reason), []).append(name)
     for (kind, reason), names in list(by_reason.items())[:10]:
-        print(f"left out: {kind} {names[0]}: {reason}" + (f" (and {len(names) - 1} more like it)" if len(names) > 1 else ""))
+        print(
+            f"left out: {kind} {names[0]}: {reason}"
+            + (f" (and {len(names) - 1} more like it)" if len(names) > 1 else "")
+        )
     n = Counter(kind for kind, _, _ in missed)
     said = [f"{n[kind]} of {count(totals[kind], kind)}" if kind in totals else count(n[kind], kind) for kind in n]
     words = " and ".join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
-    return f"{words} {'is' if len(missed) == 1 else 'are'} left out, see {path}." if missed else f"What is not taken is listed in {path}."
+    return (
+        f"{words} {'is' if len(missed) == 1 else 'are'} left out, see {path}."
+        if missed
+        else f"What is not taken is listed in {path}."
+    )
 
 
 def describe_tiles(tiles: Mapping[str, np.ndarray], left_out: LeftOut) -> str:  # slide -> its `tiles`
@@ -605,12 +716,22 @@ def describe_tiles(tiles: Mapping[str, np.ndarray], left_out: LeftOut) -> str:  
     if not tiles:
         return ""
     n, n_tissue, n_even = map(int, np.sum(list(tiles.values()), axis=0))
-    left_out += [("tiles", name, f"{even:,} of {count(total, 'tile')} without texture, neither tissue nor glass") for name, (total, _, even) in tiles.items() if even]
-    left_out += [("tiles", name, f"{total - tissue - even:,} of {count(total, 'tile')} of glass") for name, (total, tissue, even) in tiles.items() if total > tissue + even]
+    left_out += [
+        ("tiles", name, f"{even:,} of {count(total, 'tile')} without texture, neither tissue nor glass")
+        for name, (total, _, even) in tiles.items()
+        if even
+    ]
+    left_out += [
+        ("tiles", name, f"{total - tissue - even:,} of {count(total, 'tile')} of glass")
+        for name, (total, tissue, even) in tiles.items()
+        if total > tissue + even
+    ]
     return f"Of {count(n, 'tile')} of {count(len(tiles), 'slide')} {n_tissue:,} show tissue, {n - n_tissue - n_even:,} glass, and {n_even:,} have no texture or no colour (what the scanner filled in)."
 
 # %% ../../nbs/data/slides.ipynb #2293f6b5
-def bags_of_sections(sections: Sequence[Section], classes: Sequence[str], source, store: InstanceStore) -> tuple[Bag, ...]:
+def bags_of_sections(
+    sections: Sequence[Section], classes: Sequence[str], source, store: InstanceStore
+) -> tuple[Bag, ...]:
     "A bag per case, whose instances are those of its `sections` in `source`; coordinates and instance labels lie in `store`."
     by_case: dict[str, list[Section]] = {}
     for section in sections:
@@ -637,7 +758,9 @@ def bags_of_sections(sections: Sequence[Section], classes: Sequence[str], source
     return tuple(bags)
 
 # %% ../../nbs/data/slides.ipynb #38d5be7f
-def describe_sections(listing: Listing, usable: Sequence[Section], without: Mapping[str, str], store: InstanceStore, strict: bool) -> str:
+def describe_sections(
+    listing: Listing, usable: Sequence[Section], without: Mapping[str, str], store: InstanceStore, strict: bool
+) -> str:
     "The cohort's note: what of the sections and files that are listed is left out, and what the `usable` sections show; `without` are the others, with reasons."
     sections, left_out = listing.sections, listing.left_out
     n_files = sum(kind == "file" for kind, _, _ in left_out) + sum(len(section.files) for section in sections)
@@ -645,15 +768,26 @@ def describe_sections(listing: Listing, usable: Sequence[Section], without: Mapp
     for section in usable:
         left_out += [("tile" if section.is_slide else "file", *row) for row in store.texts(section.id, "left_out")]
     cases = dict.fromkeys(section.case_id for section in sections)
-    left_out += [("case", case, "has no section that can be used") for case in cases if case not in {section.case_id for section in usable}]
+    left_out += [
+        ("case", case, "has no section that can be used")
+        for case in cases
+        if case not in {section.case_id for section in usable}
+    ]
     of = lambda array: {section.id: store.array(section.id, array).numpy() for section in usable}
-    tiles = describe_tiles({str(section.files[0]): of("tiles")[section.id] for section in usable if section.is_slide}, left_out)
+    tiles = describe_tiles(
+        {str(section.files[0]): of("tiles")[section.id] for section in usable if section.is_slide}, left_out
+    )
     said = [report_left_out(left_out, {"section": len(sections), "file": n_files}, store.folder, strict), tiles]
-    white, fluorescent = max((int(values[0]) for values in of("white").values()), default=255), [name for name, values in of("bright_on_dark").items() if values[0]]
+    white, fluorescent = (
+        max((int(values[0]) for values in of("white").values()), default=255),
+        [name for name, values in of("bright_on_dark").items() if values[0]],
+    )
     if white > 255:
         said.append(f"In pictures of more than 8 bits {white:,} counts as white, in all of them.")
     if fluorescent:
-        said.append(f"{count(len(fluorescent), 'section')} ({fluorescent[0]}{', ...' if len(fluorescent) > 1 else ''}) bright on a dark ground, as in fluorescence; encoders and thresholds here are made for stained tissue on glass.")
+        said.append(
+            f"{count(len(fluorescent), 'section')} ({fluorescent[0]}{', ...' if len(fluorescent) > 1 else ''}) bright on a dark ground, as in fluorescence; encoders and thresholds here are made for stained tissue on glass."
+        )
     return " ".join(filter(None, said))
 
 # %% ../../nbs/data/slides.ipynb #bb856553
@@ -666,7 +800,9 @@ def find_sections(path: Path, pattern: str, stain_map: str | None, is_judged: bo
     sections = rename_stains(listing.sections, meanings, listing.left_out)
     if not sections:
         raise InputError(f"{path}: stain_map {stain_map!r} leaves out all that it has")
-    settle_stains(((section.stain, section.case_id, len(section.files)) for section in sections), meanings, path, is_judged)
+    settle_stains(
+        ((section.stain, section.case_id, len(section.files)) for section in sections), meanings, path, is_judged
+    )
     return replace(listing, sections=sections)
 
 
@@ -688,16 +824,32 @@ def cohort_from_slides(
     classes = order_classes({section.label for section in sections}, positive_class, path, classes)
     stains = sorted({section.stain for section in sections})
     if settings.stain_normalisation != "none" and not any(normalises(section, settings) for section in sections):
-        raise InputError(f"stain_normalisation {settings.stain_normalisation} is for H&E, and {path} has none, only {', '.join(stains)}; name the stain h&e, or leave it out")
+        raise InputError(
+            f"stain_normalisation {settings.stain_normalisation} is for H&E, and {path} has none, only {', '.join(stains)}; name the stain h&e, or leave it out"
+        )
     keys = {}
     for section in sections:
         files = hash_value([source_key(file, {}) for file in section.files])
-        facts = {"resolution": section.um_per_pixel, "pattern": pattern, "settings": asdict(settings), "version": VERSION}
+        facts = {
+            "resolution": section.um_per_pixel,
+            "pattern": pattern,
+            "settings": asdict(settings),
+            "version": VERSION,
+        }
         keys[section.id] = {"path": str(section.files[0]), "files": files, **facts}
-    without = prepare(store, sections, keys, partial(patches_in_section, settings=settings, pattern=pattern), n_workers, unit="section")
+    without = prepare(
+        store,
+        sections,
+        keys,
+        partial(patches_in_section, settings=settings, pattern=pattern),
+        n_workers,
+        unit="section",
+    )
     usable = [section for section in sections if section.id in store.records]
     note = describe_sections(listing, usable, without, store, strict)
     if not usable:
         raise InputError(f"{path}: none of its sections can be used; the first: {next(iter(without.values()))}")
     source = Patches(store, {section.id: section for section in usable}, settings)
-    return Cohort(path.stem, classes, bags_of_sections(usable, classes, source, store), note, RGB, listing.patients_from)
+    return Cohort(
+        path.stem, classes, bags_of_sections(usable, classes, source, store), note, RGB, listing.patients_from
+    )

@@ -47,7 +47,9 @@ class Folds:
 def verify_folds(folds: Folds, cohort: Cohort, source: str = "folds") -> Folds:
     "`folds`, or an `InputError` that says what is wrong with them; `source` names where they come from."
     if folds.cohort_hash != cohort.hash:
-        raise InputError(f"{source}: made for another cohort ({folds.cohort}, hash {folds.cohort_hash[:8]}), not {cohort.name} ({cohort.hash[:8]}); give folds of this cohort, or where a run goes on, bring its cases back or let resume be False")
+        raise InputError(
+            f"{source}: made for another cohort ({folds.cohort}, hash {folds.cohort_hash[:8]}), not {cohort.name} ({cohort.hash[:8]}); give folds of this cohort, or where a run goes on, bring its cases back or let resume be False"
+        )
     cases = cohort.cases.set_index("case_id")
     for k, sets in enumerate(folds.folds):
         listed = [case for name in SETS for case in sets[name]]
@@ -56,13 +58,17 @@ def verify_folds(folds: Folds, cohort: Cohort, source: str = "folds") -> Folds:
         set_of = pd.Series({case: name for name in SETS for case in sets[name]})
         per_patient = set_of.groupby(cases.patient_id.reindex(set_of.index)).nunique()
         if (per_patient > 1).any():
-            raise InputError(f"{source}: fold {k}: patient {per_patient.idxmax()} is in more than one set; a patient belongs to one")
+            raise InputError(
+                f"{source}: fold {k}: patient {per_patient.idxmax()} is in more than one set; a patient belongs to one"
+            )
         for name in SETS:
             present = set(cases.label[list(sets[name])])
             if sets[name] or name != "test" or folds.protocol == "train_validation_test":
                 for label, title in enumerate(cohort.classes):
                     if label not in present:
-                        raise InputError(f"{source}: fold {k}: no case of class {title} in the {name} set; use fewer folds or more patients")
+                        raise InputError(
+                            f"{source}: fold {k}: no case of class {title} in the {name} set; use fewer folds or more patients"
+                        )
     held_out = "test" if folds.protocol == "train_validation_test" else "validation"
     if sorted(case for sets in folds.folds for case in sets[held_out]) != sorted(cases.index):
         raise InputError(f"{source}: the {held_out} sets of the folds do not hold every case exactly once")
@@ -106,7 +112,10 @@ def sets_from_folds(cases: pd.DataFrame, fold_of: np.ndarray, protocol: Protocol
             parts = (rest, held_out, cases[:0])
         else:
             divisions = (divide(rest, max(2, n_folds - 1), seed) == 0 for divide in FOLDS)
-            is_validation = next((part for part in divisions if set(rest.label[part]) == set(rest.label[~part]) == set(cases.label)), None)
+            is_validation = next(
+                (part for part in divisions if set(rest.label[part]) == set(rest.label[~part]) == set(cases.label)),
+                None,
+            )
             if is_validation is None:
                 is_validation = balanced_folds(rest, max(2, n_folds - 1), seed) == 0
             parts = (rest[~is_validation], rest[is_validation], held_out)
@@ -133,14 +142,18 @@ def make_folds(cohort: Cohort, n_folds: int, seed: int, protocol: Protocol = "tr
     least, n_patients = (3, "three") if protocol == "train_validation_test" else (2, "two")
     few = ", ".join(f"{cohort.classes[label]} ({n})" for label, n in patients.items() if n < least)
     if few:
-        raise InputError(f"{cohort.name}: every class needs at least {n_patients} patients, one for each set; these have fewer: {few}. Join such a class with another one, leave it out, or find more patients")
+        raise InputError(
+            f"{cohort.name}: every class needs at least {n_patients} patients, one for each set; these have fewer: {few}. Join such a class with another one, leave it out, or find more patients"
+        )
     most = int(patients.min())
     folds = find_folds(cohort, n_folds, seed, protocol) if n_folds <= most else None
     if folds is None:
         others = sorted(range(2, most + 1), key=lambda n: abs(n - n_folds))[:10]
         works = next((n for n in others if find_folds(cohort, n, seed, protocol)), None)
         remedy = f"n_folds {works} works" if works else "give your own folds, join its classes, or find more patients"
-        raise InputError(f"n_folds {n_folds}: class {cohort.classes[patients.idxmin()]} of {cohort.name} has {most} patients, too few for every set of every fold to have one; {remedy}")
+        raise InputError(
+            f"n_folds {n_folds}: class {cohort.classes[patients.idxmin()]} of {cohort.name} has {most} patients, too few for every set of every fold to have one; {remedy}"
+        )
     return folds
 
 # %% ../../nbs/data/splits.ipynb #a9a3c568
@@ -157,7 +170,9 @@ def read_folds(path: str | Path) -> Folds:
         stored["folds"] = tuple({name: tuple(sets[name]) for name in SETS} for sets in stored["folds"])
         folds = Folds(**stored)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: is not a folds file of this workbench ({error}); copy it again from where it was written, or give your own folds as a CSV") from None
+        raise InputError(
+            f"{path}: is not a folds file of this workbench ({error}); copy it again from where it was written, or give your own folds as a CSV"
+        ) from None
     if folds.hash != recorded:
         raise InputError(f"{path}: was changed after it was written; restore it, or give your own folds as a CSV")
     return folds
@@ -170,7 +185,9 @@ def load_folds(path: str | Path, cohort: Cohort, seed: int = 0, protocol: Protoc
         sets = sets_from_folds(cohort.cases, read_fold_table(path, cohort), protocol, seed)
         return verify_folds(Folds(cohort.name, cohort.hash, protocol, None, sets), cohort, str(path))
     if path.is_file() and path.suffix.lower() != ".json":
-        raise InputError(f"{path}: folds are read from a .json of this workbench, or from a CSV with the columns patient_id and fold, not from {path.suffix or 'a file without an ending'}; write such a CSV")
+        raise InputError(
+            f"{path}: folds are read from a .json of this workbench, or from a CSV with the columns patient_id and fold, not from {path.suffix or 'a file without an ending'}; write such a CSV"
+        )
     return verify_folds(read_folds(path), cohort, str(path))
 
 # %% ../../nbs/data/splits.ipynb #22841542
@@ -187,7 +204,9 @@ def read_fold_table(path: Path, cohort: Cohort) -> np.ndarray:  # (cases,) int
     for line in table.index[table.patient_id.isin(MISSING)]:
         raise InputError(f"{path}, line {line}: has no patient_id; name the patient, or remove the line")
     for line in table.index[~table.fold.str.fullmatch(r"[0-9]{1,9}")]:
-        raise InputError(f"{path}, line {line}: fold {table.fold[line]!r} of patient {table.patient_id[line]} is not a whole number of at most nine digits")
+        raise InputError(
+            f"{path}, line {line}: fold {table.fold[line]!r} of patient {table.patient_id[line]} is not a whole number of at most nine digits"
+        )
     require_one_spelling(path, table, "patient_id")
     table["fold"] = table.fold.astype(int)
     several = table.groupby("patient_id").fold.nunique()
@@ -196,7 +215,10 @@ def read_fold_table(path: Path, cohort: Cohort) -> np.ndarray:  # (cases,) int
     fold_of = dict(zip(table.patient_id, table.fold))
     patients = cohort.cases.patient_id
     if not set(patients) <= set(fold_of) and patients.map(without_zeros).nunique() == patients.nunique():
-        patients, fold_of = patients.map(without_zeros), {without_zeros(patient): fold for patient, fold in fold_of.items()}
+        patients, fold_of = (
+            patients.map(without_zeros),
+            {without_zeros(patient): fold for patient, fold in fold_of.items()},
+        )
     unplaced = [patient for patient, found in zip(cohort.cases.patient_id, patients) if found not in fold_of]
     if unplaced:
         raise InputError(f"{path}: patient {unplaced[0]} of {cohort.name} has no fold")
@@ -204,6 +226,12 @@ def read_fold_table(path: Path, cohort: Cohort) -> np.ndarray:  # (cases,) int
     numbers = sorted(set(folds))
     if numbers != list(range(len(numbers))) or len(numbers) < 2:
         absent = next(number for number in range(len(numbers) + 1) if number not in numbers)
-        hint = "; they seem to be counted from 1: subtract 1" if numbers == list(range(1, len(numbers) + 1)) else f"; the largest is {numbers[-1]}"
-        raise InputError(f"{path}: folds are numbered 0, 1, … without gaps and at least 2; none of {cohort.name} is in fold {absent}{hint}")
+        hint = (
+            "; they seem to be counted from 1: subtract 1"
+            if numbers == list(range(1, len(numbers) + 1))
+            else f"; the largest is {numbers[-1]}"
+        )
+        raise InputError(
+            f"{path}: folds are numbered 0, 1, … without gaps and at least 2; none of {cohort.name} is in fold {absent}{hint}"
+        )
     return folds

@@ -9,9 +9,9 @@ __all__ = ['LEFT_OUT', 'UNKNOWN', 'RARE', 'ENOUGH', 'ALIKE', 'read_stain_map', '
 # %% ../../nbs/data/stain_names.ipynb #d7034cc7
 import re
 from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from difflib import SequenceMatcher
 from pathlib import Path
-from typing import Collection, Iterable, Mapping
 
 from ..files import InputError
 
@@ -28,9 +28,13 @@ def read_stain_map(text: str | None) -> dict[str, str]:  # name -> what it is ca
             continue
         for name in (name.strip() for name in names.split(",")):
             if not equals or not name or not meaning:
-                raise InputError(f"stain_map {text!r}: {entry.strip()!r} is not of the form name=stain, or name=- to leave it out; entries are separated by semicolons")
+                raise InputError(
+                    f"stain_map {text!r}: {entry.strip()!r} is not of the form name=stain, or name=- to leave it out; entries are separated by semicolons"
+                )
             if meaning == UNKNOWN:
-                raise InputError(f"stain_map {text!r}: put what {name} is in place of the question mark: a stain, {name} to keep it, or - to leave it out")
+                raise InputError(
+                    f"stain_map {text!r}: put what {name} is in place of the question mark: a stain, {name} to keep it, or - to leave it out"
+                )
             if meanings.setdefault(name, meaning) != meaning:
                 raise InputError(f"stain_map {text!r}: gives {name} two meanings, {meanings[name]} and {meaning}")
     return meanings
@@ -61,7 +65,9 @@ def resembles(name: str, other: str) -> bool:
     return words[0] != words[1] and SequenceMatcher(None, bare(name), bare(other)).ratio() >= ALIKE
 
 
-def odd_stains(n_cases: Mapping[str, int], accepted: Collection[str] = ()) -> dict[str, str]:  # name -> its likely meaning
+def odd_stains(
+    n_cases: Mapping[str, int], accepted: Collection[str] = ()
+) -> dict[str, str]:  # name -> its likely meaning
     "The stains, of `n_cases` each, whose names look like slips: each with the stain that is likely meant, `-` for something added to one, or `?` where it is rare and resembles none."
     most, found = max(n_cases.values(), default=0), {}
     by_cases = sorted(n_cases, key=lambda name: (-n_cases[name], name))
@@ -77,8 +83,14 @@ def odd_stains(n_cases: Mapping[str, int], accepted: Collection[str] = ()) -> di
             is_longer = len(bare(name)) > len(bare(alike[0])) + 1
             found[name] = LEFT_OUT if is_longer else alike[0]
         elif n_cases[name] <= RARE * most or n_cases[name] == 1 and most >= ENOUGH:
-            alike = [other for other in more if SequenceMatcher(None, bare(name), bare(other)).ratio() >= ALIKE or sorted(name) == sorted(other)]
-            found[name] = max(alike, key=lambda other: SequenceMatcher(None, bare(name), bare(other)).ratio(), default=UNKNOWN)
+            alike = [
+                other
+                for other in more
+                if SequenceMatcher(None, bare(name), bare(other)).ratio() >= ALIKE or sorted(name) == sorted(other)
+            ]
+            found[name] = max(
+                alike, key=lambda other: SequenceMatcher(None, bare(name), bare(other)).ratio(), default=UNKNOWN
+            )
     return found
 
 # %% ../../nbs/data/stain_names.ipynb #0e8014a9
@@ -90,21 +102,37 @@ def count(n: int, thing: str) -> str:
 
 def describe_stains(members: Mapping[str, Mapping[str, int]], unit: str) -> str:  # stain -> case -> number of patches
     "A sentence that says how many cases and patches (or whatever the `unit` is) each stain has."
-    said = [f"{stain} in {count(len(cases), 'case')} ({count(sum(cases.values()), unit)})" for stain, cases in sorted(members.items())]
+    said = [
+        f"{stain} in {count(len(cases), 'case')} ({count(sum(cases.values()), unit)})"
+        for stain, cases in sorted(members.items())
+    ]
     return f"stains: {', '.join(said)}"
 
 
-def require_explained(members: Mapping[str, Mapping[str, int]], accepted: Collection[str], unit: str, source: str | Path) -> None:
+def require_explained(
+    members: Mapping[str, Mapping[str, int]], accepted: Collection[str], unit: str, source: str | Path
+) -> None:
     "Refuse stains with odd names that are not `accepted`, with the `stain_map` that explains them."
     odd = odd_stains({stain: len(cases) for stain, cases in members.items()}, accepted)
     if odd:
-        likely = {LEFT_OUT: "most likely no stain", UNKNOWN: "rare", **{name: f"most likely {name}" for name in members}}
-        said = [f"{name} in {count(len(members[name]), 'case')} ({count(sum(members[name].values()), unit)}), {likely[meaning]}" for name, meaning in odd.items()]
+        likely = {
+            LEFT_OUT: "most likely no stain",
+            UNKNOWN: "rare",
+            **{name: f"most likely {name}" for name in members},
+        }
+        said = [
+            f"{name} in {count(len(members[name]), 'case')} ({count(sum(members[name].values()), unit)}), {likely[meaning]}"
+            for name, meaning in odd.items()
+        ]
         remedy = "; ".join(f"{name}={meaning}" for name, meaning in odd.items())
-        raise InputError(f"{source}: has stains whose names look like slips: {'; '.join(said)}. Say what they are: stain_map \"{remedy}\" (name=stain renames, name=- leaves out, name=name keeps it as it is)")
+        raise InputError(
+            f'{source}: has stains whose names look like slips: {"; ".join(said)}. Say what they are: stain_map "{remedy}" (name=stain renames, name=- leaves out, name=name keeps it as it is)'
+        )
 
 
-def settle_stains(files: Iterable[tuple[str, str, int]], meanings: Mapping[str, str], source: str | Path, is_judged: bool) -> None:  # stain, case, how many
+def settle_stains(
+    files: Iterable[tuple[str, str, int]], meanings: Mapping[str, str], source: str | Path, is_judged: bool
+) -> None:  # stain, case, how many
     "Print which stains the `files` have, called by `meanings`; refuse those with odd names unless the cases are only judged."
     members: dict[str, Counter[str]] = {}
     for stain, case, n in files:

@@ -12,7 +12,9 @@ import numpy as np
 from ..files import InputError
 
 # %% ../../nbs/data/stain_normalisation.ipynb #8eb41049
-STANDARD = np.array([[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]])  # haematoxylin, eosin: optical density in R, G, B
+STANDARD = np.array(
+    [[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]]
+)  # haematoxylin, eosin: optical density in R, G, B
 STANDARD_STRENGTH = np.array([1.9705, 1.0308])  # 99th percentile of each stain's amount
 TRANSPARENT = 0.15  # optical density below which a pixel is glass
 ONE_COLOUR = 0.9995  # cosine of the angle between two colours that are one, such as those of grey pixels
@@ -28,7 +30,9 @@ def find_stains(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, 3) 
     density = optical_density(pixels)
     density = density[density.mean(1) > TRANSPARENT]
     if len(density) < 1000:
-        raise InputError(f"only {len(density)} of {len(pixels)} pixels are stained; too few to find its stains, so leave stain_normalisation out")
+        raise InputError(
+            f"only {len(density)} of {len(pixels)} pixels are stained; too few to find its stains, so leave stain_normalisation out"
+        )
     _, axes = np.linalg.eigh(np.cov(density.T))
     plane = axes[:, :0:-1] * np.sign(axes[:, :0:-1].sum(0))  # (3, 2), the two directions with the largest variance
     angles = np.arctan2(*(density @ plane).T[::-1])
@@ -46,7 +50,9 @@ def amounts(density: np.ndarray, stains: np.ndarray) -> np.ndarray:  # (..., 3),
     return density @ np.linalg.pinv(stains)
 
 
-def normalise_stains(image: np.ndarray, stains: np.ndarray, strength: np.ndarray) -> np.ndarray:  # (..., 3) uint8 -> the same
+def normalise_stains(
+    image: np.ndarray, stains: np.ndarray, strength: np.ndarray
+) -> np.ndarray:  # (..., 3) uint8 -> the same
     "`image` as if it had been stained in the standard colours."
     standard = amounts(optical_density(image), stains) * (STANDARD_STRENGTH / strength)
     return (256 * np.exp(-standard @ STANDARD) - 1).round().clip(0, 255).astype(np.uint8)

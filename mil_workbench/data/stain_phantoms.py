@@ -45,17 +45,28 @@ def smooth_noise(rng: np.random.Generator, sigma: float | tuple[float, float]) -
     return values / values.std()
 
 
-def disturbed_grid(rng: np.random.Generator, area: np.ndarray, spacing: float, disturbance: float) -> np.ndarray:  # (N, 2)
+def disturbed_grid(
+    rng: np.random.Generator, area: np.ndarray, spacing: float, disturbance: float
+) -> np.ndarray:  # (N, 2)
     "Points of a hexagonal grid inside `area`, moved about by `disturbance` of its spacing."
     rows = np.arange(0, SIDE, spacing * 0.866)
     across = np.arange(int(SIDE / spacing) + 2) * spacing
-    points = np.concatenate([np.column_stack([np.full(len(across), y), across + (i % 2) * spacing / 2]) for i, y in enumerate(rows)])
+    points = np.concatenate(
+        [np.column_stack([np.full(len(across), y), across + (i % 2) * spacing / 2]) for i, y in enumerate(rows)]
+    )
     points = points + rng.normal(0, disturbance * spacing, points.shape) + rng.uniform(0, spacing, 2)
     points = points[((points >= 0) & (points < SIDE - 0.5)).all(1)]
     return points[area[tuple(points.astype(int).T)]]
 
 
-def draw_ellipse(canvas: np.ndarray, place: np.ndarray, half_axes: tuple[float, float], angle: float, amount: float, edge: float = 0.35) -> None:
+def draw_ellipse(
+    canvas: np.ndarray,
+    place: np.ndarray,
+    half_axes: tuple[float, float],
+    angle: float,
+    amount: float,
+    edge: float = 0.35,
+) -> None:
     "Raise `canvas` to `amount` inside an ellipse, with an edge as soft as `edge` of its radius."
     reach = int(np.ceil(max(half_axes) * 1.3)) + 1
     top, left = (max(int(c) - reach, 0) for c in place)
@@ -133,16 +144,28 @@ def add_cells(rng: np.random.Generator, outlines: Lesion, section: PhantomSectio
     larger = radius * (1 + 0.525 / section.difficulty)
     malignant = disturbed_grid(rng, outlines.sheet, spacing * larger / radius / np.sqrt(0.62), 0.28)
     is_malignant = np.repeat([False, True], [len(benign), len(malignant)])
-    radii = np.where(is_malignant, larger, radius) * np.exp(np.where(is_malignant, 0.28, 0.08) * rng.standard_normal(len(is_malignant)))
+    radii = np.where(is_malignant, larger, radius) * np.exp(
+        np.where(is_malignant, 0.28, 0.08) * rng.standard_normal(len(is_malignant))
+    )
     stretches = rng.uniform(1, np.where(is_malignant, 1.7, 1.25))
-    return Lesion(outlines.tissue, outlines.lesion, outlines.sheet, np.concatenate([benign, malignant]), radii, stretches, is_malignant)
+    return Lesion(
+        outlines.tissue,
+        outlines.lesion,
+        outlines.sheet,
+        np.concatenate([benign, malignant]),
+        radii,
+        stretches,
+        is_malignant,
+    )
 
 # %% ../../nbs/data/stain_phantoms.ipynb #c15dd6bc
 COLOURS = {"h&e": rgb_from_hed, "melan": rgb_from_hax, "sox10": rgb_from_hdx}  # (3, 3), a row per stain
 STRENGTHS = {"h&e": (0.075, 0.06), "melan": (0.05, 0.085), "sox10": (0.05, 0.075)}  # haematoxylin, the other stain
 
 
-def draw_cells(rng: np.random.Generator, lesion: Lesion) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (SIDE, SIDE) each
+def draw_cells(
+    rng: np.random.Generator, lesion: Lesion
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (SIDE, SIDE) each
     "Cytoplasm and nuclei of melanocytes, and the nuclei of everything else: fibroblasts, and lymphocytes in crowds."
     cytoplasm, nuclei, others = np.zeros((3, SIDE, SIDE), np.float32)
     for place, radius, stretch, is_malignant in zip(lesion.places, lesion.radii, lesion.stretches, lesion.is_malignant):
@@ -167,10 +190,16 @@ def paint(rng: np.random.Generator, lesion: Lesion, stain: str) -> np.ndarray:  
     if stain == "h&e":
         haematoxylin, other = np.maximum(nuclei, others), np.maximum(stroma, 0.55 * cytoplasm)
     elif stain == "melan":
-        haematoxylin, other = np.maximum(0.7 * nuclei, others) + 0.3 * stroma, cytoplasm * (1 - 0.75 * nuclei.clip(0, 1)) + 0.08
+        haematoxylin, other = (
+            np.maximum(0.7 * nuclei, others) + 0.3 * stroma,
+            cytoplasm * (1 - 0.75 * nuclei.clip(0, 1)) + 0.08,
+        )
     else:
         haematoxylin, other = np.maximum(0.25 * nuclei, others) + 0.3 * stroma + 0.06 * cytoplasm, nuclei + 0.08
-    amounts = [field * lesion.tissue * strength * np.exp(rng.normal(0, 0.18)) for field, strength in zip((haematoxylin, other), STRENGTHS[stain])]
+    amounts = [
+        field * lesion.tissue * strength * np.exp(rng.normal(0, 0.18))
+        for field, strength in zip((haematoxylin, other), STRENGTHS[stain])
+    ]
     colours = COLOURS[stain] * np.exp(rng.normal(0, 0.06, (3, 3)))
     light = combine_stains(np.stack([*amounts, np.zeros_like(stroma)], -1).clip(0), colours)
     light = gaussian_filter(light, (0.6, 0.6, 0)) * rng.uniform(0.93, 0.97) + 0.012 * rng.standard_normal(light.shape)
@@ -186,15 +215,24 @@ def draw_section(section: PhantomSection) -> tuple[np.ndarray, Lesion]:  # (SIDE
 # %% ../../nbs/data/stain_phantoms.ipynb #36bbfec4
 def tiles_of(image: np.ndarray, lesion: Lesion) -> dict[str, np.ndarray]:
     "`instances` (N, 3, TILE, TILE) uint8, `coords` (N, 2) µm, `instance_labels` (N,), `architecture` (N, 3): number, mean and deviation of nuclear radii."
-    cut = lambda values: values.reshape(GRID, TILE, GRID, TILE, -1).transpose(0, 2, 4, 1, 3).reshape(GRID * GRID, -1, TILE, TILE)
+    cut = lambda values: (
+        values.reshape(GRID, TILE, GRID, TILE, -1).transpose(0, 2, 4, 1, 3).reshape(GRID * GRID, -1, TILE, TILE)
+    )
     kept = np.flatnonzero(cut(lesion.tissue).mean((1, 2, 3)) >= 0.5)
     share = cut(lesion.sheet).mean((1, 2, 3))
     owner = (lesion.places // TILE).astype(int) @ [GRID, 1]
     radii = [lesion.radii[owner == tile] for tile in range(GRID * GRID)]
-    architecture = np.array([[len(own), own.mean(), own.std()] if len(own) > 3 else [0, 0, 0] for own in radii], np.float32)
+    architecture = np.array(
+        [[len(own), own.mean(), own.std()] if len(own) > 3 else [0, 0, 0] for own in radii], np.float32
+    )
     coords = np.column_stack([np.arange(GRID * GRID) % GRID, np.arange(GRID * GRID) // GRID]) * TILE
     labels = np.where(share >= 0.1, share, 0)
-    arrays = {"instances": cut(image), "coords": coords.astype(np.float32), "instance_labels": labels.astype(np.float32), "architecture": architecture}
+    arrays = {
+        "instances": cut(image),
+        "coords": coords.astype(np.float32),
+        "instance_labels": labels.astype(np.float32),
+        "architecture": architecture,
+    }
     return {name: np.ascontiguousarray(values[kept]) for name, values in arrays.items()}
 
 
@@ -213,7 +251,9 @@ def phantom_sections(n: int = 150, seed: int = 0, difficulty: float = DIFFICULTY
         label = "malignant" if case in malignant else "benign"
         for stain in stains:
             for number in range(rng.integers(1, 4)):
-                sections.append(PhantomSection(str(case + 1), label, stain, f"match_{number + 1}", seed, case, number, difficulty))
+                sections.append(
+                    PhantomSection(str(case + 1), label, stain, f"match_{number + 1}", seed, case, number, difficulty)
+                )
     return sections
 
 
@@ -222,7 +262,9 @@ def stain_phantom(
 ) -> Cohort:
     "Patches of `n` phantom cases, drawn on all cores where that has not been done."
     sections = phantom_sections(n, seed, difficulty)
-    keys = {section.id: {"path": section.id, "section": asdict(section), "version": PHANTOM_VERSION} for section in sections}
+    keys = {
+        section.id: {"path": section.id, "section": asdict(section), "version": PHANTOM_VERSION} for section in sections
+    }
     store = InstanceStore(store_folder)
     prepare(store, sections, keys, draw_tiles, n_workers, unit="section")
     note = "Phantoms: cells drawn in three stains. A score on them says that a method works, not that it works on patients."
@@ -239,7 +281,9 @@ def write_patch_folder(folder: str | Path, sections: list[PhantomSection]) -> No
         for i, (tile, (x, y)) in enumerate(zip(tiles["instances"], tiles["coords"].astype(int))):
             name = f"case_{section.case_id}_{section.name}_{section.stain}_patch{i + 1}_x{x}_y{y}.png"
             Image.fromarray(tile.transpose(1, 2, 0)).save(folder / name)
-    labels = pd.DataFrame({section.case_id: section.label for section in sections}.items(), columns=["case_id", "label"])
+    labels = pd.DataFrame(
+        {section.case_id: section.label for section in sections}.items(), columns=["case_id", "label"]
+    )
     write_text(folder / "labels.csv", labels.to_csv(index=False))
 
 
@@ -251,8 +295,20 @@ def write_slides(folder: str | Path, sections: list[PhantomSection]) -> Path:  #
         image, _ = draw_section(section)
         with whole_file(path) as aside, TiffWriter(aside) as file:
             for step in (1, 2):
-                options = {"tile": (128, 128), "photometric": "rgb", "compression": "deflate", "resolutionunit": "CENTIMETER"}
-                file.write(image[::step, ::step], resolution=(10_000 / step, 10_000 / step), subfiletype=int(step > 1), **options)
+                options = {
+                    "tile": (128, 128),
+                    "photometric": "rgb",
+                    "compression": "deflate",
+                    "resolutionunit": "CENTIMETER",
+                }
+                file.write(
+                    image[::step, ::step],
+                    resolution=(10_000 / step, 10_000 / step),
+                    subfiletype=int(step > 1),
+                    **options,
+                )
         rows.append((section.case_id, section.patient_id, section.label, path.name, section.stain, section.name))
-    write_text(folder / "manifest.csv", pd.DataFrame(rows, columns=[*COLUMNS, "file", "stain", "section"]).to_csv(index=False))
+    write_text(
+        folder / "manifest.csv", pd.DataFrame(rows, columns=[*COLUMNS, "file", "stain", "section"]).to_csv(index=False)
+    )
     return folder / "manifest.csv"

@@ -6,11 +6,12 @@
 __all__ = ['source_key', 'is_record', 'read_record', 'writing', 'InstanceStore', 'StoreArray']
 
 # %% ../../nbs/data/stores.ipynb #ec26cf00
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +26,9 @@ def source_key(path: str | Path, settings: dict[str, Any]) -> dict[str, Any]:
     try:
         stat = Path(path).stat()
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); bring it back or take it out of the cohort") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}); bring it back or take it out of the cohort"
+        ) from None
     return {"path": str(path), "size": stat.st_size, "modified_ns": stat.st_mtime_ns, "settings": settings}
 
 
@@ -50,7 +53,9 @@ def writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         reason = error.strerror or "less was written than there is; is the disk full?"
-        raise InputError(f"{folder}: cannot be written to ({reason}); make room there, or make it writable, and start again: what was prepared is kept") from None
+        raise InputError(
+            f"{folder}: cannot be written to ({reason}); make room there, or make it writable, and start again: what was prepared is kept"
+        ) from None
 
 # %% ../../nbs/data/stores.ipynb #1febe5b7
 class InstanceStore:
@@ -62,8 +67,12 @@ class InstanceStore:
         self.folder = Path(folder)
         self._maps: dict[tuple[str, str], np.ndarray] = {}  # by shard and array
         self.records = self._read_index()
-        if {self._record_path(name).name for name in self.records} != {path.name for path in self.folder.glob("*.instances.json")}:
-            self.records = self._read_records()  # the index is older than some record, or taken away by one who is writing
+        if {self._record_path(name).name for name in self.records} != {
+            path.name for path in self.folder.glob("*.instances.json")
+        }:
+            self.records = (
+                self._read_records()
+            )  # the index is older than some record, or taken away by one who is writing
 
     def _record_path(self, name: str) -> Path:
         return self.path(name).with_suffix(".json")
@@ -83,7 +92,9 @@ class InstanceStore:
         return {**self.__dict__, "_maps": {}}
 
     @cached_property
-    def _layout(self) -> tuple[list[str], dict[str, int], np.ndarray]:  # names, their places, (shards + 1,) where each starts
+    def _layout(
+        self,
+    ) -> tuple[list[str], dict[str, int], np.ndarray]:  # names, their places, (shards + 1,) where each starts
         names = sorted(self.records)
         sizes = [self.records[name]["rows"] for name in names]
         return names, {name: i for i, name in enumerate(names)}, np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
@@ -121,7 +132,13 @@ def write(self: InstanceStore, name: str, key: dict[str, Any], instances: np.nda
             with whole_file(self.path(name, array)) as aside, open(aside, "wb") as file:
                 np.save(file, np.ascontiguousarray(values), allow_pickle=False)
             hashes[array] = hash_file(self.path(name, array))
-        record = {"name": name, "key": key, "rows": len(instances), "shape": list(instances.shape[1:]), "hashes": hashes}
+        record = {
+            "name": name,
+            "key": key,
+            "rows": len(instances),
+            "shape": list(instances.shape[1:]),
+            "hashes": hashes,
+        }
         write_json(self._record_path(name), record)
     self.records[name] = record
 
@@ -198,7 +215,10 @@ def shards_of(self: InstanceStore, rows: Tensor) -> list[str]:
 def hashes_of(self: InstanceStore, rows: Tensor) -> list[str]:
     "The hashes of the shards that hold `rows`: what anything computed from these instances depends on."
     names, _, starts = self._layout
-    return [self.records[names[i]]["hashes"]["instances"] for i in np.unique(np.searchsorted(starts, rows.numpy(), side="right") - 1)]
+    return [
+        self.records[names[i]]["hashes"]["instances"]
+        for i in np.unique(np.searchsorted(starts, rows.numpy(), side="right") - 1)
+    ]
 
 # %% ../../nbs/data/stores.ipynb #b6773da3
 @patch
@@ -207,7 +227,9 @@ def _load(self: InstanceStore, name: str, array: str, mmap_mode: Literal["r"] | 
     try:
         return np.load(path, mmap_mode)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); if it is lost or damaged, delete {self.folder} and prepare it again") from None
+        raise InputError(
+            f"{path}: cannot be read ({error}); if it is lost or damaged, delete {self.folder} and prepare it again"
+        ) from None
 
 
 @patch

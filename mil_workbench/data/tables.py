@@ -11,8 +11,8 @@ import csv
 import io
 import re
 import unicodedata
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Callable, Iterable
 
 import pandas as pd
 
@@ -44,7 +44,14 @@ def read_table_text(path: Path) -> str:
 
 # %% ../../nbs/data/tables.ipynb #be6b596d
 SEPARATORS = ",;\t|"
-PATIENTS = ("patient", "patientid", "subject", "subject_id", "participant", "participant_id")  # other names of patient_id
+PATIENTS = (
+    "patient",
+    "patientid",
+    "subject",
+    "subject_id",
+    "participant",
+    "participant_id",
+)  # other names of patient_id
 KNOWN = ("case_id", "patient_id", "label", "file", "stain", "section", "um_per_pixel", "segmentation", "fold", "grade")
 
 
@@ -58,8 +65,14 @@ def parse_cells(path: Path, text: str) -> list[tuple[int, list[str]]]:  # line, 
     "Cut the `text` of a table into rows of stripped cells; rows without a word are left out."
     first = re.match(r"sep=(.)\r?\n", text)
     header = next(filter(str.strip, text[first.end() if first else 0 :].splitlines()), "")
-    separator = first[1] if first else max(SEPARATORS, key=lambda sign: len(next(csv.reader([header], delimiter=sign), [])))
-    reader, rows, line = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True), [], 1
+    separator = (
+        first[1] if first else max(SEPARATORS, key=lambda sign: len(next(csv.reader([header], delimiter=sign), [])))
+    )
+    reader, rows, line = (
+        csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True),
+        [],
+        1,
+    )
     try:
         for cells in reader:
             cells = [cell.strip() for cell in cells]
@@ -67,7 +80,9 @@ def parse_cells(path: Path, text: str) -> list[tuple[int, list[str]]]:  # line, 
                 rows.append((line, cells))
             line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}, line {line}: cannot be read as CSV ({error}); look for a quotation mark without its second") from None
+        raise InputError(
+            f"{path}, line {line}: cannot be read as CSV ({error}); look for a quotation mark without its second"
+        ) from None
     return rows
 
 # %% ../../nbs/data/tables.ipynb #7e033dc3
@@ -82,20 +97,28 @@ def read_rows(path: str | Path) -> pd.DataFrame:
         header.pop()
     others = [i for i, name in enumerate(header) if name.lower().replace(" ", "_") in PATIENTS]
     if "patient_id" not in header and len(others) > 1:
-        raise InputError(f"{path}: which of the columns {' and '.join(header[i] for i in others)} names the patients? Call it patient_id")
+        raise InputError(
+            f"{path}: which of the columns {' and '.join(header[i] for i in others)} names the patients? Call it patient_id"
+        )
     if "patient_id" not in header and others:
         header[others[0]] = "patient_id"
     for number, name in enumerate(header):
         if not name:
             raise InputError(f"{path}: column {number + 1} has no name")
         if name in header[:number]:
-            raise InputError(f"{path}: column {name} stands twice (columns {header.index(name) + 1} and {number + 1}); leave one of them")
+            raise InputError(
+                f"{path}: column {name} stands twice (columns {header.index(name) + 1} and {number + 1}); leave one of them"
+            )
     cells, width = {}, len(header)
     for line, row in rows[1:]:
         if any(row[width:]):
-            raise InputError(f"{path}, line {line}: has {len(row)} cells, but the header names {width} columns; quote a text that holds a separator, or name the column")
+            raise InputError(
+                f"{path}, line {line}: has {len(row)} cells, but the header names {width} columns; quote a text that holds a separator, or name the column"
+            )
         if row[:width] == rows[0][1][:width]:
-            raise InputError(f"{path}, line {line}: repeats the header; was one table put below another? Remove this line")
+            raise InputError(
+                f"{path}, line {line}: repeats the header; was one table put below another? Remove this line"
+            )
         cells[line] = (row + [""] * width)[:width]
     if not cells:
         raise InputError(f"{path}: has a header and no rows; give it one row per case or file")
@@ -103,8 +126,28 @@ def read_rows(path: str | Path) -> pd.DataFrame:
 
 # %% ../../nbs/data/tables.ipynb #22035c67
 MISSING = (  # as spreadsheets, R and pandas write what is not there
-    "", "NA", "na", "N/A", "n/a", "NaN", "nan", "NAN", "null", "NULL", "None", "<NA>", "?", ".",
-    "#N/A", "#NA", "#DIV/0!", "#REF!", "#VALUE!", "#NAME?", "#NUM!", "#NULL!",
+    "",
+    "NA",
+    "na",
+    "N/A",
+    "n/a",
+    "NaN",
+    "nan",
+    "NAN",
+    "null",
+    "NULL",
+    "None",
+    "<NA>",
+    "?",
+    ".",
+    "#N/A",
+    "#NA",
+    "#DIV/0!",
+    "#REF!",
+    "#VALUE!",
+    "#NAME?",
+    "#NUM!",
+    "#NULL!",
 )
 
 
@@ -113,18 +156,28 @@ def require_agreement(path: str | Path, table: pd.DataFrame, columns: Iterable[s
     for column in columns:
         values = table.groupby("case_id", sort=False)[column].unique()
         for case_id, several in values[values.map(len) > 1].items():
-            raise InputError(f"{path}: duplicate case {case_id}: its rows give {column} as {' and as '.join(value or 'nothing' for value in several)}")
+            raise InputError(
+                f"{path}: duplicate case {case_id}: its rows give {column} as {' and as '.join(value or 'nothing' for value in several)}"
+            )
 
 
 def require_one_spelling(path: str | Path, table: pd.DataFrame, column: str) -> None:
     "Raise an `InputError` where two values of `column` differ in capitals, accents' encoding, signs nobody sees or separators alone, or are one number written in two ways."
     first: dict[str | float, tuple[str, int]] = {}
     for line, value in table[column].items():
-        seen = "".join(sign for sign in unicodedata.normalize("NFKC", value).casefold() if unicodedata.category(sign) != "Cf")
-        alike = float(value) if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", seen) and column != "case_id" else re.sub(r"[\s_-]+", " ", seen)
+        seen = "".join(
+            sign for sign in unicodedata.normalize("NFKC", value).casefold() if unicodedata.category(sign) != "Cf"
+        )
+        alike = (
+            float(value)
+            if re.fullmatch(r"[+-]?[0-9]+(\.[0-9]*)?(e[+-]?[0-9]+)?", seen) and column != "case_id"
+            else re.sub(r"[\s_-]+", " ", seen)
+        )
         other, where = first.setdefault(alike, (value, line))
         if other != value:
-            raise InputError(f"{path}, line {line}: {column} {value} is written {other} in line {where}; write them alike, or name them apart")
+            raise InputError(
+                f"{path}, line {line}: {column} {value} is written {other} in line {where}; write them alike, or name them apart"
+            )
 
 # %% ../../nbs/data/tables.ipynb #f541235c
 def read_table(path: str | Path, columns: tuple[str, ...], case_name: Callable[[str], str] = str) -> pd.DataFrame:
@@ -132,7 +185,9 @@ def read_table(path: str | Path, columns: tuple[str, ...], case_name: Callable[[
     table = read_rows(path)
     for column in columns:
         if column not in table:
-            raise InputError(f"{path}: lacks the column {column}; it has {', '.join(table)}, and needs {', '.join(columns)}{'; where each case is a patient, let it repeat case_id' if column == 'patient_id' else ''}")
+            raise InputError(
+                f"{path}: lacks the column {column}; it has {', '.join(table)}, and needs {', '.join(columns)}{'; where each case is a patient, let it repeat case_id' if column == 'patient_id' else ''}"
+            )
     table["case_id"] = table.case_id.map(case_name)
     columns = (*columns, *({"patient_id"} & set(table) - set(columns)))
     for column in columns:

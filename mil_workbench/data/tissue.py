@@ -85,4 +85,6 @@ def is_bright_on_dark(picture: np.ndarray) -> bool:  # (H, W, 3) uint8
     "Whether a picture shows something bright on a dark ground, as fluorescence does."
     grey = picture.mean(2)[~find_even(picture)]
     bright = grey[grey >= DARK]
-    return len(bright) > 0.001 * len(grey) and len(bright) <= 0.5 * len(grey) and float(np.median(bright)) < FAR_FROM_WHITE
+    return (
+        len(bright) > 0.001 * len(grey) and len(bright) <= 0.5 * len(grey) and float(np.median(bright)) < FAR_FROM_WHITE
+    )

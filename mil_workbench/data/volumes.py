@@ -18,10 +18,11 @@ import math
 import os
 import re
 import stat
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Literal, Mapping
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -54,15 +55,21 @@ def require_sound_header(path: Path, header: nib.Nifti1Header, size: int, is_pac
     if len(shape) not in (3, 4) or min(shape) < 1 or kind.kind not in "iuf":
         raise InputError(f"{path}: holds {kind} voxels of shape {shape}; a volume has three axes and plain numbers")
     if not header.single_vox_offset <= start < 2**40 or header["magic"].item()[:2] == b"ni":
-        raise InputError(f"{path}: is the header of another file, or says falsely where its voxels begin; convert it again, into one .nii.gz")
+        raise InputError(
+            f"{path}: is the header of another file, or says falsely where its voxels begin; convert it again, into one .nii.gz"
+        )
     if np.isinf([header["scl_slope"], header["scl_inter"]]).any():
         raise InputError(f"{path}: its header scales voxels by infinity; convert it again")
     needed = int(start) + math.prod(map(int, shape)) * kind.itemsize
     if needed > size * (MOST_UNPACKED if is_packed else 1):
-        raise InputError(f"{path}: its header speaks of {' × '.join(map(str, shape))} voxels, and the file is too short for that; copy or convert it again")
+        raise InputError(
+            f"{path}: its header speaks of {' × '.join(map(str, shape))} voxels, and the file is too short for that; copy or convert it again"
+        )
     free = psutil.virtual_memory().available
     if 2 * needed > free:
-        raise PassingError(f"{path}: its header speaks of {needed / 2**30:.1f} GiB of voxels, and {free / 2**30:.1f} GiB of memory are free; start again with more memory, or convert it again")
+        raise PassingError(
+            f"{path}: its header speaks of {needed / 2**30:.1f} GiB of voxels, and {free / 2**30:.1f} GiB of memory are free; start again with more memory, or convert it again"
+        )
     return needed
 
 
@@ -72,7 +79,9 @@ def read_image(path: Path) -> nib.Nifti1Image:
         raise InputError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}")
     with open(path, "rb") as file:
         is_packed = file.read(2) == b"\x1f\x8b"
-    with igzip.open(path) if is_packed else open(path, "rb") as file:  # igzip is several times faster than Python's gzip
+    with (
+        igzip.open(path) if is_packed else open(path, "rb") as file
+    ):  # igzip is several times faster than Python's gzip
         start = file.read(540)
         kinds = [kind for kind in (nib.Nifti1Image, nib.Nifti2Image) if kind.header_class.may_contain_header(start)]
         if not kinds:
@@ -109,7 +118,9 @@ def read_voxels(path: str | Path) -> tuple[np.ndarray, np.ndarray]:  # (X, Y, Z,
         raise InputError(f"{path}: cannot be read as NIfTI ({reason}); copy or convert it again") from None
     sizes = nib.affines.voxel_sizes(affine) if np.isfinite(affine).all() else np.zeros(3)
     if not ((sizes > 1e-3) & (sizes < 100)).all() or abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-3:
-        raise InputError(f"{path}: its affine places all voxels in one plane or nowhere, or gives them an impossible size ({' × '.join(f'{size:.3g}' for size in sizes)} mm); convert it again")
+        raise InputError(
+            f"{path}: its affine places all voxels in one plane or nowhere, or gives them an impossible size ({' × '.join(f'{size:.3g}' for size in sizes)} mm); convert it again"
+        )
     orientation = nib.io_orientation(affine)
     affine = affine @ nib.orientations.inv_ornt_aff(orientation, data.shape[:3])
     return nib.apply_orientation(data.reshape(*data.shape[:3], -1), orientation), affine
@@ -175,9 +186,13 @@ def read_case(case: VolumeCase) -> Volume:
         if first is None:
             first = (Path(path).name, data.shape[:3], affine)
         if data.shape[:3] != first[1]:
-            raise InputError(f"{Path(path).name} has shape {data.shape[:3]} but {first[0]} has {first[1]}; register them first")
+            raise InputError(
+                f"{Path(path).name} has shape {data.shape[:3]} but {first[0]} has {first[1]}; register them first"
+            )
         if not np.allclose(affine, first[2], atol=0.01):
-            raise InputError(f"{Path(path).name} lies elsewhere in space than {first[0]} (their affines differ); register them first")
+            raise InputError(
+                f"{Path(path).name} lies elsewhere in space than {first[0]} (their affines differ); register them first"
+            )
         several = data.shape[3] > 1
         channels |= {f"{name} {i}" if several else name: data[..., i] for i in range(data.shape[3])}
     segmentation = channels.pop("segmentation", None)
@@ -228,7 +243,9 @@ def usual_range(sample: np.ndarray) -> tuple[float, float]:  # (N,)
     return (middle - reach, middle + reach) if reach > 0 else (-np.inf, np.inf)
 
 # %% ../../nbs/data/volumes.ipynb #d93f61a8
-def grey_values(channel: np.ndarray, is_brain: np.ndarray, background: float, usual: tuple[float, float] = (-np.inf, np.inf)) -> np.ndarray:  # uint8, of the same shape
+def grey_values(
+    channel: np.ndarray, is_brain: np.ndarray, background: float, usual: tuple[float, float] = (-np.inf, np.inf)
+) -> np.ndarray:  # uint8, of the same shape
     "Standard deviations from the brain's mean, from -4 to 4, as grey values from 0 to 255; the background is 0. Voxels outside the `usual` range have no part in mean and deviation."
     grey = channel.astype(np.result_type(channel.dtype, np.float32))  # float64 where float32 would round
     low, high = usual
@@ -254,7 +271,9 @@ def upright(volume: np.ndarray, axis: int) -> np.ndarray:  # (X, Y, Z) -> (slice
     return np.flip(volume.transpose(axis, rows, columns), 1)
 
 
-def on_square(slices: np.ndarray, spacing: tuple[float, float], size: int, mode: str) -> torch.Tensor:  # (..., size, size)
+def on_square(
+    slices: np.ndarray, spacing: tuple[float, float], size: int, mode: str
+) -> torch.Tensor:  # (..., size, size)
     "Slices (..., rows, columns) with pixels of `spacing` mm, resized to fit a square and centred on it."
     extent = np.array(slices.shape[-2:]) * spacing
     height, width = np.maximum(1, np.round(extent * (size / extent.max()))).astype(int)
@@ -314,7 +333,9 @@ def require_images(samples: Mapping[str, np.ndarray], sizes: Mapping[str, int], 
     for name, sample in samples.items():
         most = max((size for other, size in sizes.items() if other != name), default=sizes[name])
         if sign := sign_of_labels(sample, sizes[name] / most, equal[name]):
-            raise LooksLikeLabels(f"{name} looks like a segmentation ({sign}): call it segmentation, or leave it out; if it is an image, give it with all its grey values")
+            raise LooksLikeLabels(
+                f"{name} looks like a segmentation ({sign}): call it segmentation, or leave it out; if it is an image, give it with all its grey values"
+            )
 
 
 def sign_of_a_head(is_brain: np.ndarray, profiles: list[np.ndarray], voxel: float) -> str:  # voxel: litres
@@ -338,7 +359,9 @@ def notes_on_lesion(segmentation: np.ndarray | None, is_brain: np.ndarray) -> li
         return []
     notes = ["its segmentation holds labels below 0, which count as no lesion"] if segmentation.min() < 0 else []
     share = np.count_nonzero((segmentation > 0) & is_brain) / np.count_nonzero(is_brain)
-    return notes + ([f"its segmentation covers {share:.0%} of the brain, more than a lesion does"] if share > MOST_LESION else [])
+    return notes + (
+        [f"its segmentation covers {share:.0%} of the brain, more than a lesion does"] if share > MOST_LESION else []
+    )
 
 # %% ../../nbs/data/volumes.ipynb #7a95e3d8
 def slices_of(volume: Volume, settings: SliceSettings = SliceSettings()) -> dict[str, np.ndarray]:
@@ -351,7 +374,9 @@ def slices_of(volume: Volume, settings: SliceSettings = SliceSettings()) -> dict
         if not is_brain[name].any():
             raise InputError(f"{name} is blank: every voxel is {channel.flat[0]:g}")
         if abs(typical := np.median(channel[is_brain[name]])) > 1e30:  # whose square is infinite in float64 or near it
-            raise InputError(f"{name} has voxels of about {typical:.2g}, which no scan has; write it again in a usual unit")
+            raise InputError(
+                f"{name} has voxels of about {typical:.2g}, which no scan has; write it again in a usual unit"
+            )
         in_any |= is_brain[name]
     profiles = profiles_of(in_any)
     box = brain_box(profiles)
@@ -364,7 +389,10 @@ def slices_of(volume: Volume, settings: SliceSettings = SliceSettings()) -> dict
     spacing = nib.affines.voxel_sizes(volume.affine)
     columns, rows = (a for a in range(3) if a != axis)
     in_plane = (spacing[rows], spacing[columns])
-    grey = [upright(grey_values(channel[box], is_brain[name][box], backgrounds[name], usual_range(samples[name])), axis) for name, channel in volume.channels.items()]
+    grey = [
+        upright(grey_values(channel[box], is_brain[name][box], backgrounds[name], usual_range(samples[name])), axis)
+        for name, channel in volume.channels.items()
+    ]
     instances = on_square(np.stack(grey, 1), in_plane, settings.size, "bilinear").numpy()
     middles = np.array([[(part.start + part.stop - 1) / 2 for part in box]] * len(instances))
     middles[:, axis] = np.arange(box[axis].start, box[axis].stop)
@@ -375,7 +403,17 @@ def slices_of(volume: Volume, settings: SliceSettings = SliceSettings()) -> dict
         arrays["instance_labels"] = (lesion.sum((1, 2)) * np.prod(in_plane)).astype(np.float32)
         arrays["masks"] = on_square(lesion[:, None], in_plane, settings.size, "nearest-exact").numpy()[:, 0]
     sign = sign_of_a_head(in_any, profiles, np.prod(spacing) / 1e6)
-    notes = [*volume.notes, *notes_on_lesion(volume.segmentation, in_any), *([f"does not look like a brain without its skull ({sign}): skull and noisy air count as brain, so take them off first, for instance with SynthStrip or HD-BET"] if sign else [])]
+    notes = [
+        *volume.notes,
+        *notes_on_lesion(volume.segmentation, in_any),
+        *(
+            [
+                f"does not look like a brain without its skull ({sign}): skull and noisy air count as brain, so take them off first, for instance with SynthStrip or HD-BET"
+            ]
+            if sign
+            else []
+        ),
+    ]
     return arrays | ({"notes": np.array(notes)} if notes else {})
 
 # %% ../../nbs/data/volumes.ipynb #b806494c
@@ -394,11 +432,15 @@ def file_of(files: list[Path], pattern: str) -> Path | None:
     "The one of `files` whose name ends in `pattern`; an `InputError` if there are several."
     found = [path for path in files if ends_in(pattern).match(path.name)]
     if len(found) > 1:
-        raise InputError(f"{found[0].parent} holds {found[0].name} and {found[1].name}; give each case a folder of its own, or write a manifest")
+        raise InputError(
+            f"{found[0].parent} holds {found[0].name} and {found[1].name}; give each case a folder of its own, or write a manifest"
+        )
     return found[0] if found else None
 
 
-def cases_in_folder(folder: Path, files: list[Path]) -> dict[str, list[Path]]:  # "" or what their names begin with -> files
+def cases_in_folder(
+    folder: Path, files: list[Path]
+) -> dict[str, list[Path]]:  # "" or what their names begin with -> files
     "The NIfTI `files` of one `folder`, by case: one case, or, in a folder of a grade or where a modality is there more than once and the folder is not called after one of them, one for each name that stands before a modality."
     by_name: dict[str, list[Path]] = {}
     several = False
@@ -420,10 +462,16 @@ def name_cases(places: list[tuple[Path, str]]) -> list[str]:  # folder, "" or th
     names = [of_files or place.name for place, of_files in places]
     above = [of_files or place.parent.name for place, of_files in places]
     is_unique = lambda names: len(set(names)) == len(names)
-    return above if is_unique(above) and not is_unique(names) and not set(GRADES) & {name.upper() for name in above} else names
+    return (
+        above
+        if is_unique(above) and not is_unique(names) and not set(GRADES) & {name.upper() for name in above}
+        else names
+    )
 
 # %% ../../nbs/data/volumes.ipynb #ab51e7c3
-def read_grades(folder: Path, case_ids: set[str]) -> tuple[dict[str, str], dict[str, str], str]:  # case -> label, case -> patient, the table's name
+def read_grades(
+    folder: Path, case_ids: set[str]
+) -> tuple[dict[str, str], dict[str, str], str]:  # case -> label, case -> patient, the table's name
     "The labels, and where it has them the patients, in the table beside the cases (`labels.csv` before others): its column `label` or `Grade`, `patient_id`, and the column that holds the cases' names."
     labels, patients, used = {}, {}, ""
     for path in sorted(folder.iterdir(), key=lambda path: (path.stem.lower() != "labels", path.name)):
@@ -448,7 +496,9 @@ def read_grades(folder: Path, case_ids: set[str]) -> tuple[dict[str, str], dict[
         own = {case: value for case, value in zip(rows.case_id, rows.label) if value}
         for case in own.keys() & labels.keys():
             if own[case] != labels[case]:
-                raise InputError(f"{path}: calls case {case} {own[case]}, but {used} calls it {labels[case]}; keep the one that is right")
+                raise InputError(
+                    f"{path}: calls case {case} {own[case]}, but {used} calls it {labels[case]}; keep the one that is right"
+                )
         if used:
             print(f"{path} is not used, since {used} is")
             continue
@@ -463,13 +513,25 @@ def require_same_letters(path: Path, table: pd.DataFrame, case_ids: set[str]) ->
     for column in table:
         for line, written in table[column].items():
             if folder := folders.get(written.casefold()):
-                raise InputError(f"{path}, line {line}: case {written} is called {folder} by its files; write them alike")
+                raise InputError(
+                    f"{path}, line {line}: case {written} is called {folder} by its files; write them alike"
+                )
 
 # %% ../../nbs/data/volumes.ipynb #0a6d94e1
 NIFTI = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 OTHER_SCANS = {
-    ".mha": "MetaImage", ".mhd": "MetaImage", ".nrrd": "NRRD", ".nhdr": "NRRD", ".hdr": "Analyze", ".img": "Analyze", ".mgz": "FreeSurfer",
-    ".mgh": "FreeSurfer", ".mnc": "MINC", ".dcm": "DICOM", ".dicom": "DICOM", ".ima": "DICOM",
+    ".mha": "MetaImage",
+    ".mhd": "MetaImage",
+    ".nrrd": "NRRD",
+    ".nhdr": "NRRD",
+    ".hdr": "Analyze",
+    ".img": "Analyze",
+    ".mgz": "FreeSurfer",
+    ".mgh": "FreeSurfer",
+    ".mnc": "MINC",
+    ".dcm": "DICOM",
+    ".dicom": "DICOM",
+    ".ima": "DICOM",
 }
 CONVERTERS = {"DICOM": "dcm2niix", "FreeSurfer": "mri_convert", "MINC": "mnc2nii"}
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".svs", ".ndpi", ".mrxs")
@@ -486,7 +548,10 @@ def other_scan(path: Path) -> str | None:
     if kind is None and not path.suffix.strip(".0123456789") and path.is_file():
         with open(path, "rb") as file:
             kind = "DICOM" if file.read(132)[128:] == b"DICM" else None
-    return kind and f"{path.name} is {kind}, and NIfTI is read; convert it to .nii.gz, for instance with {CONVERTERS.get(kind, 'SimpleITK')}"
+    return (
+        kind
+        and f"{path.name} is {kind}, and NIfTI is read; convert it to .nii.gz, for instance with {CONVERTERS.get(kind, 'SimpleITK')}"
+    )
 
 
 def looks_like_scans(folder: str | Path) -> bool:
@@ -505,7 +570,11 @@ def looks_like_scans(folder: str | Path) -> bool:
     return others and n_looked_at < np.inf
 
 # %% ../../nbs/data/volumes.ipynb #1a53097c
-def scans_below(folder: Path) -> tuple[dict[Path, list[Path]], dict[Path, str]]:  # folder -> NIfTI files, and folder -> what to do about other scans
+def scans_below(
+    folder: Path,
+) -> tuple[
+    dict[Path, list[Path]], dict[Path, str]
+]:  # folder -> NIfTI files, and folder -> what to do about other scans
     "The scans in and below `folder`; how many pictures stand beside them is said."
     by_place, others, pictures = {}, {}, []
     for place, _, names in sorted(os.walk(folder)):
@@ -520,7 +589,9 @@ def scans_below(folder: Path) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
         what = next(iter(others.values()), "give the folder that holds one folder per case")
         raise InputError(f"{folder}: holds no .nii or .nii.gz file; {what}")
     if pictures:
-        print(f"{folder} holds scans and {len(pictures)} pictures, such as {pictures[0].name}: the pictures are not looked at")
+        print(
+            f"{folder} holds scans and {len(pictures)} pictures, such as {pictures[0].name}: the pictures are not looked at"
+        )
     return by_place, others
 
 
@@ -536,22 +607,35 @@ def patient_of(case: str) -> str:
     return match[1] or match[2] if match else case
 
 # %% ../../nbs/data/volumes.ipynb #bc0e94f6
-def brats_cases(folder: str | Path) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
+def brats_cases(
+    folder: str | Path,
+) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
     "The cases of a BraTS-like folder."
     folder = Path(folder)
     by_place, others = scans_below(folder)
-    found = [(place, name, files) for place, all_files in by_place.items() for name, files in cases_in_folder(place, all_files).items()]
+    found = [
+        (place, name, files)
+        for place, all_files in by_place.items()
+        for name, files in cases_in_folder(place, all_files).items()
+    ]
     names = name_cases([(place, of_files) for place, of_files, _ in found])
     grades, patients, table = read_grades(folder, set(names))
     by_folder = {name: grade for name, (place, _, _) in zip(names, found) if (grade := grade_of(place, folder))}
     for name in grades:
         if grades[name].upper() in GRADES and by_folder.get(name, grades[name].upper()) != grades[name].upper():
-            raise InputError(f"{folder}: case {name} lies in {by_folder[name]}, and {table} calls it {grades[name]}; make them agree")
+            raise InputError(
+                f"{folder}: case {name} lies in {by_folder[name]}, and {table} calls it {grades[name]}; make them agree"
+            )
     grades = grades or by_folder
     if not grades:
         some = names[0]
-        year = next((f"BraTS {year}" for sign, year in (("BraTS2021", 2021), ("BraTS-", 2023)) if some.startswith(sign)), "this folder")
-        raise InputError(f"{folder}: {year} carries no grades; put a labels.csv with the columns case_id and label into it (one line per case, such as {some},HGG)")
+        year = next(
+            (f"BraTS {year}" for sign, year in (("BraTS2021", 2021), ("BraTS-", 2023)) if some.startswith(sign)),
+            "this folder",
+        )
+        raise InputError(
+            f"{folder}: {year} carries no grades; put a labels.csv with the columns case_id and label into it (one line per case, such as {some},HGG)"
+        )
     cases, left_out = [], {place.name: remedy for place, remedy in others.items()}
     for name, (place, _, files) in zip(names, found):
         try:
@@ -566,17 +650,25 @@ def brats_cases(folder: str | Path) -> tuple[list[VolumeCase], dict[str, str], s
         elif name not in grades:
             left_out[name] = f"no grade is given for it in {table or folder}"
         else:
-            cases.append(VolumeCase(name, patients.get(name) or patient_of(name), grades[name], modalities, segmentation))
+            cases.append(
+                VolumeCase(name, patients.get(name) or patient_of(name), grades[name], modalities, segmentation)
+            )
     if patients:
         return cases, left_out, f"column patient_id of {table}"
     by_name = any(case.patient_id != case.id for case in cases)
-    return cases, left_out, f"the names of the cases, such as {cases[0].id} of patient {cases[0].patient_id}" if by_name else EACH_CASE
+    return (
+        cases,
+        left_out,
+        f"the names of the cases, such as {cases[0].id} of patient {cases[0].patient_id}" if by_name else EACH_CASE,
+    )
 
 # %% ../../nbs/data/volumes.ipynb #872a6c39
 MASK_NAMES = r"seg|mask(?!ed)|lesion|label|annot|truth|contour|delineat|(^|[^a-z])(gt|rois?|vois?)($|[^a-z])"
 
 
-def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
+def manifest_cases(
+    path: str | Path,
+) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
     "The cases of a manifest with one column per modality."
     path = Path(path)
     manifest = read_table(path, COLUMNS)
@@ -587,9 +679,13 @@ def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str], 
     modalities = [column for column in is_volume if column != "segmentation"]
     for column in modalities:  # a mask among the modalities would show the model the answer
         if re.search(MASK_NAMES, column, re.IGNORECASE):
-            raise InputError(f"{path}: column {column} looks like a segmentation; call it segmentation, or leave it out")
+            raise InputError(
+                f"{path}: column {column} looks like a segmentation; call it segmentation, or leave it out"
+            )
     if not modalities:
-        raise InputError(f"{path}: has neither a column file nor a column of .nii or .nii.gz files; give one column per modality")
+        raise InputError(
+            f"{path}: has neither a column file nor a column of .nii or .nii.gz files; give one column per modality"
+        )
     cases, left_out = [], {}
     for row in manifest.to_dict("records"):
         missing = [name for name in modalities if row[name] in MISSING]
@@ -597,7 +693,9 @@ def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str], 
             left_out[row["case_id"]] = f"its {missing[0]} is missing in {path.name}"
             continue
         places = {name: path.parent / row[name] for name in is_volume if row[name] not in MISSING}
-        if remedy := next((other_scan(place) for place in places.values() if not NIFTI.search(place.name) and other_scan(place)), None):
+        if remedy := next(
+            (other_scan(place) for place in places.values() if not NIFTI.search(place.name) and other_scan(place)), None
+        ):
             left_out[row["case_id"]] = remedy
             continue
         segmentation = places.pop("segmentation", None)
@@ -605,7 +703,9 @@ def manifest_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str], 
     return cases, left_out, f"column patient_id of {path.name}"
 
 
-def volume_cases(path: str | Path) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
+def volume_cases(
+    path: str | Path,
+) -> tuple[list[VolumeCase], dict[str, str], str]:  # cases, why others are left out, where the patients are from
     "The cases of a BraTS-like folder or of a manifest; if there is none at all, an `InputError` says why the first is left out."
     cases, left_out, patients_from = brats_cases(path) if Path(path).is_dir() else manifest_cases(path)
     if not cases:
@@ -637,7 +737,9 @@ def cohort_of_slices(
         print(f"left out: case {case}: {reason}")
     cases = [case for case in cases if case.id in store.records]
     if not cases:
-        raise InputError(f"cohort {name}: none of its {len(left_out)} cases could be prepared; the first: {next(iter(left_out.values()))}")
+        raise InputError(
+            f"cohort {name}: none of its {len(left_out)} cases could be prepared; the first: {next(iter(left_out.values()))}"
+        )
     bags, odd = [], {}
     for case in cases:
         for said in store.texts(case.id, "notes") if "notes" in store.records[case.id]["hashes"] else []:
@@ -674,7 +776,12 @@ def key_of(case: VolumeCase, settings: SliceSettings) -> dict | str:
             return f"{file}: {'no such file' if isinstance(error, FileNotFoundError) else error.strerror}"
         if not stat.S_ISREG(mode):
             return f"{file}: is {'a folder' if stat.S_ISDIR(mode) else 'a device'}, not a file"
-    return {"path": str(files[0]), "files": [source_key(file, {}) for file in files], "settings": asdict(settings), "version": VERSION}
+    return {
+        "path": str(files[0]),
+        "files": [source_key(file, {}) for file in files],
+        "settings": asdict(settings),
+        "version": VERSION,
+    }
 
 
 def require_modalities(path: Path, cases: list[VolumeCase], settings: SliceSettings) -> None:
@@ -713,5 +820,7 @@ def cohort_from_volumes(
     left_out |= prepare(store, cases, keys, partial(slices_from, read=read_case, settings=settings), n_workers)
     names = tuple(cases[0].modalities) if cases else ()
     n_channels = store.shape[0] if store.records else 0
-    channels = names if len(names) == n_channels else tuple(f"channel {i}" for i in range(n_channels))  # a file may hold several
+    channels = (
+        names if len(names) == n_channels else tuple(f"channel {i}" for i in range(n_channels))
+    )  # a file may hold several
     return cohort_of_slices(path.stem, classes, cases, store, left_out, channels, patients_from=patients_from)

@@ -39,7 +39,9 @@ def reliability_table(is_positive: np.ndarray, probability: np.ndarray, n_bins: 
     return bins.mean().assign(cases=bins.size(), low=low, high=high).rename_axis("bin")
 
 # %% ../../nbs/evaluation/calibration.ipynb #9e27081e
-def expected_calibration_error(is_positive: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> float:  # (n,) bool, (n,)
+def expected_calibration_error(
+    is_positive: np.ndarray, probability: np.ndarray, n_bins: int = 10
+) -> float:  # (n,) bool, (n,)
     "Mean distance between the bins' probability and frequency, weighted by their cases; from 0 to 1."
     table = reliability_table(is_positive, probability, n_bins)
     return float(np.average(np.abs(table.probability - table.frequency), weights=table.cases))
@@ -78,15 +80,21 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:  # (n,) in
     "The temperature within TEMPERATURES with the lowest cross-entropy; `InputError` where validation holds one class only."
     labels, logits = np.asarray(labels), np.asarray(logits, float)
     if len(np.unique(labels)) < 2:
-        raise InputError("temperature scaling: the validation cases are all of one class; choose a division whose validation set holds at least two")
+        raise InputError(
+            "temperature scaling: the validation cases are all of one class; choose a division whose validation set holds at least two"
+        )
     if not np.isfinite(logits).all():
         row = int(np.argmin(np.isfinite(logits).all(1)))
-        raise InputError(f"temperature scaling: the logits of validation case {row} are not finite; look for the run's first NaN")
+        raise InputError(
+            f"temperature scaling: the logits of validation case {row} are not finite; look for the run's first NaN"
+        )
 
     def loss(log_temperature: float) -> float:
         return -log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels].mean()
 
-    return float(np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8}).x))
+    return float(
+        np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8}).x)
+    )
 
 
 def scaled_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:  # (n, C) -> (n, C)

@@ -9,9 +9,9 @@ __all__ = ['SHOWN', 'COMPARED', 'MOST_WRITTEN', 'Pooled', 'verify_group', 'pool'
 
 # %% ../../nbs/evaluation/crossval.ipynb #a218aace
 import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Iterable, Iterator, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +22,17 @@ from matplotlib.ticker import MaxNLocator
 from sklearn.metrics import roc_curve
 
 from .figures import NAME, plain_text
-from .metrics import FEWEST_PATIENTS, METRICS, Metric, auroc, bootstrap, classification_metrics, patient_weights, weighted_metrics, weights_by_score
+from mil_workbench.evaluation.metrics import (
+    FEWEST_PATIENTS,
+    METRICS,
+    Metric,
+    auroc,
+    bootstrap,
+    classification_metrics,
+    patient_weights,
+    weighted_metrics,
+    weights_by_score,
+)
 from ..files import InputError
 
 # %% ../../nbs/evaluation/crossval.ipynb #a4a28856
@@ -54,7 +64,8 @@ class Pooled:
         seeds = f", {len(by_seed)} seeds" if len(by_seed) > 1 else ""
         gaps = [
             (f"seed {seed}, " if seeds else "") + f"{len(own)} of {n_folds} folds: {', '.join(map(str, sorted(own)))}"
-            for seed, own in by_seed.items() if len(own) < n_folds
+            for seed, own in by_seed.items()
+            if len(own) < n_folds
         ]
         return f"{len(by_seed)} seeds; " * bool(seeds) + "; ".join(gaps) if gaps else f"all {n_folds}{seeds}"
 
@@ -66,20 +77,28 @@ def verify_group(name: str, table: pd.DataFrame) -> list[str]:  # columns of pro
     if not classes.all(axis=None):
         lacking = classes.index[~classes.all(axis=1)][0]
         missing = columns[int(np.argmin(classes.loc[lacking].to_numpy()))].removeprefix("probability_")
-        raise InputError(f"{name}: run {lacking} has no probability of class {missing}, as other runs have; its predictions cannot be pooled with theirs")
+        raise InputError(
+            f"{name}: run {lacking} has no probability of class {missing}, as other runs have; its predictions cannot be pooled with theirs"
+        )
     for case, label in zip(table.case_id, table.label):
         if f"probability_{label}" not in columns:
             raise InputError(f"{name}: case {case} is labelled {label}, a class without probabilities")
     if len(columns) == 2 and table.threshold.isna().any():
-        raise InputError(f"{name}: run {table.run[table.threshold.isna()].iloc[0]} has no threshold in the validation part of its metrics.json; run it again")
+        raise InputError(
+            f"{name}: run {table.run[table.threshold.isna()].iloc[0]} has no threshold in the validation part of its metrics.json; run it again"
+        )
     first = table.drop_duplicates("folds_hash").run.tolist()
     if len(first) > 1:
-        raise InputError(f"{name}: runs {first[0]} and {first[1]} divide the patients in different ways (see their folds.json); they cannot be pooled")
+        raise InputError(
+            f"{name}: runs {first[0]} and {first[1]} divide the patients in different ways (see their folds.json); they cannot be pooled"
+        )
     twice = table[table.duplicated(["seed", "case_id"])]
     if len(twice):
         case, seed = twice.iloc[0][["case_id", "seed"]]
         runs = table[(table.case_id == case) & (table.seed == seed)].run.tolist()
-        raise InputError(f"{name}: case {case} is held out by both {runs[0]} and {runs[1]}, of seed {seed}: their folds overlap; move one of them out of the study")
+        raise InputError(
+            f"{name}: case {case} is held out by both {runs[0]} and {runs[1]}, of seed {seed}: their folds overlap; move one of them out of the study"
+        )
     return columns
 
 # %% ../../nbs/evaluation/crossval.ipynb #cbd9e164
@@ -119,7 +138,9 @@ def pooled_auroc(predictions: Iterable[pd.DataFrame]) -> Metric:
     said = pd.concat([table[table.set == "test"] for table in predictions])
     columns = [name for name in said if name.startswith("probability_")]
     labels = said.label.map([name.removeprefix("probability_") for name in columns].index).to_numpy()
-    return classification_metrics(labels, said[columns].to_numpy(), said.patient_id.to_numpy(str), threshold=0.5)["auroc"]
+    return classification_metrics(labels, said[columns].to_numpy(), said.patient_id.to_numpy(str), threshold=0.5)[
+        "auroc"
+    ]
 
 # %% ../../nbs/evaluation/crossval.ipynb #aaf50364
 def repeated_scores(repetitions: Sequence[pd.DataFrame]) -> tuple[dict[str, Metric], dict[str, float]]:
@@ -128,22 +149,39 @@ def repeated_scores(repetitions: Sequence[pd.DataFrame]) -> tuple[dict[str, Metr
     first = tables[0]
     negative, positive = (column for column in first if column.startswith("probability_"))
     if not all(table.case_id.equals(first.case_id) and first.case_id.is_unique for table in tables):
-        raise InputError("every repetition of a cross-validation holds the same cases, each once; bring the missing folds back, or leave the repetition out")
+        raise InputError(
+            "every repetition of a cross-validation holds the same cases, each once; bring the missing folds back, or leave the repetition out"
+        )
     is_positive = (first.label == positive.removeprefix("probability_")).to_numpy()
     probabilities = np.stack([table[positive].to_numpy() for table in tables])  # (repetitions, n)
     is_right = ((probabilities >= 0.5) == is_positive).astype(float)
 
     def score(weights: np.ndarray) -> np.ndarray:  # (draws, n) -> (draws, 2)
         accuracy = weights @ is_right.mean(0) / weights.sum(1)
-        return np.stack([accuracy, np.mean([auroc(*weights_by_score(is_positive, own, weights)) for own in probabilities], axis=0)], axis=1)
+        return np.stack(
+            [accuracy, np.mean([auroc(*weights_by_score(is_positive, own, weights)) for own in probabilities], axis=0)],
+            axis=1,
+        )
 
     names = ("accuracy", "auroc")
-    alone = [is_right.mean(1), [auroc(*weights_by_score(is_positive, own, np.ones((1, len(own)))))[0] for own in probabilities]]
+    alone = [
+        is_right.mean(1),
+        [auroc(*weights_by_score(is_positive, own, np.ones((1, len(own)))))[0] for own in probabilities],
+    ]
     scores = bootstrap(score, is_positive.astype(int), first.patient_id.to_numpy(str))
-    return dict(zip(names, scores)), {name: float(np.std(values, ddof=1)) if len(tables) > 1 else np.nan for name, values in zip(names, alone)}
+    return dict(zip(names, scores)), {
+        name: float(np.std(values, ddof=1)) if len(tables) > 1 else np.nan for name, values in zip(names, alone)
+    }
 
 # %% ../../nbs/evaluation/crossval.ipynb #241ad6b8
-SHOWN = {"auroc": "AUROC", "average_precision": "average precision", "f1": "F1", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "brier": "Brier"}
+SHOWN = {
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "brier": "Brier",
+}
 
 
 def score_table(groups: dict[str, Pooled]) -> pd.DataFrame:
@@ -161,18 +199,34 @@ def score_table(groups: dict[str, Pooled]) -> pd.DataFrame:
     return pd.DataFrame(rows).T.rename_axis("group")
 
 # %% ../../nbs/evaluation/crossval.ipynb #d3de62ba
-def _drawn_aurocs(group: Pooled, cases: pd.DataFrame, n_draws: int) -> np.ndarray:  # (1 + draws,), the first with everyone once
+def _drawn_aurocs(
+    group: Pooled, cases: pd.DataFrame, n_draws: int
+) -> np.ndarray:  # (1 + draws,), the first with everyone once
     "AUROC of the group on `cases` (case_id, patient_id, label), in draws of patients that are the same for every group."
-    weights = np.concatenate([np.ones((1, len(cases))), patient_weights(cases.label.to_numpy(), cases.patient_id.to_numpy(str), n_draws, seed=0)])
+    weights = np.concatenate(
+        [
+            np.ones((1, len(cases))),
+            patient_weights(cases.label.to_numpy(), cases.patient_id.to_numpy(str), n_draws, seed=0),
+        ]
+    )
     is_common = group.table.case_id.isin(cases.case_id).to_numpy()
     place = pd.Index(cases.case_id).get_indexer(group.table.case_id[is_common])
     labels, probabilities = group.labels[is_common], group.probabilities[is_common]
     scored = [1] if len(group.classes) == 2 else range(len(group.classes))
     step = max(1, 4_000_000 // len(place))  # draws at a time: a few tens of megabytes
     with np.errstate(invalid="ignore"):  # cases of one class have no ranking: NaN
-        return np.concatenate([
-            np.mean([auroc(*weights_by_score(labels == c, probabilities[:, c], weights[i : i + step, place])) for c in scored], axis=0) for i in range(0, len(weights), step)
-        ])
+        return np.concatenate(
+            [
+                np.mean(
+                    [
+                        auroc(*weights_by_score(labels == c, probabilities[:, c], weights[i : i + step, place]))
+                        for c in scored
+                    ],
+                    axis=0,
+                )
+                for i in range(0, len(weights), step)
+            ]
+        )
 
 
 COMPARED = ["group", "other", "cases", "difference", "low", "high"]
@@ -190,7 +244,11 @@ def _differences(pairs: Iterable[tuple[Pooled, Pooled]], n_draws: int) -> pd.Dat
         alike = [(group.classes, group.table.cohort.iloc[0], group.table.set.iloc[0]) for group in (one, other)]
         if alike[0] != alike[1] or not common:
             continue
-        shared = one.table.assign(label=one.labels)[one.table.case_id.isin(common).to_numpy()].drop_duplicates("case_id").sort_values("case_id")
+        shared = (
+            one.table.assign(label=one.labels)[one.table.case_id.isin(common).to_numpy()]
+            .drop_duplicates("case_id")
+            .sort_values("case_id")
+        )
         for group in (one, other):
             if (group.name, common) not in drawn:
                 drawn[group.name, common] = _drawn_aurocs(group, shared[["case_id", "patient_id", "label"]], n_draws)
@@ -201,12 +259,29 @@ def _differences(pairs: Iterable[tuple[Pooled, Pooled]], n_draws: int) -> pd.Dat
     return pd.DataFrame(rows, columns=COMPARED)
 
 
-def beside_yardsticks(groups: dict[str, Pooled], yardsticks: dict[str, Pooled], n_draws: int = 2000) -> pd.DataFrame:  # a row per group and yardstick of its division
+def beside_yardsticks(
+    groups: dict[str, Pooled], yardsticks: dict[str, Pooled], n_draws: int = 2000
+) -> pd.DataFrame:  # a row per group and yardstick of its division
     "AUROC of each group less that of each yardstick on the same cases and folds, with its 95 % interval over patients, and in words whether the group beats it."
-    seen = lambda group: group.table[["folds_hash", "features"]].iloc[0].tolist()  # the same cases, by the same features
-    pairs = [(group, yardstick) for group in groups.values() for yardstick in yardsticks.values() if seen(group) == seen(yardstick)]
+    seen = lambda group: (
+        group.table[["folds_hash", "features"]].iloc[0].tolist()
+    )  # the same cases, by the same features
+    pairs = [
+        (group, yardstick)
+        for group in groups.values()
+        for yardstick in yardsticks.values()
+        if seen(group) == seen(yardstick)
+    ]
     table = _differences(pairs, n_draws).rename(columns={"group": "model", "other": "yardstick"})
-    in_words = lambda row: "yes" if row.low > 0 else "no, it is below" if row.high < 0 else "not shown: the interval holds 0" if row.difference > 0 else "no"
+    in_words = lambda row: (
+        "yes"
+        if row.low > 0
+        else "no, it is below"
+        if row.high < 0
+        else "not shown: the interval holds 0"
+        if row.difference > 0
+        else "no"
+    )
     return table.assign(beats_it=[in_words(row) for row in table.itertuples()])
 
 # %% ../../nbs/evaluation/crossval.ipynb #db829d4b
@@ -219,7 +294,8 @@ def summarise(groups: dict[str, Pooled], differences: pd.DataFrame, yardsticks: 
             "set": group.table.set.iloc[0],
             "folds": group.folds(),
             "cases": group.table.case_id.nunique(),
-            "pooled": {name: metric.value for name, metric in group.metrics.items()} | {"intervals": {name: [metric.low, metric.high] for name, metric in group.metrics.items()}},
+            "pooled": {name: metric.value for name, metric in group.metrics.items()}
+            | {"intervals": {name: [metric.low, metric.high] for name, metric in group.metrics.items()}},
             "mean_over_folds": {"auroc": mean, "between_seeds": spread},
         }
     records = lambda table: table.astype(object).where(table.notna(), None).to_dict("records")
@@ -231,7 +307,15 @@ def panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
     many = len(titles) > 12
     columns, size = min(8 if many else 4, len(titles)), 1.65 if many else 2.6
     rows = -(-len(titles) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(max(size * columns, 4), size * rows + 0.4), layout="constrained", squeeze=False, sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(max(size * columns, 4), size * rows + 0.4),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
     for axis, title in zip(axes.flat, titles):
         axis.set_title(textwrap.fill(plain_text(title), 25 if many else 32), fontsize="x-small" if many else "small")
         axis.tick_params(labelsize="small")
@@ -252,10 +336,20 @@ def plot_pooled_roc(groups: dict[str, Pooled]) -> Figure:
             is_class, scores = group.labels == c, group.probabilities[:, c]
             for rows in runs:
                 if 0 < is_class[rows].sum() < len(rows):
-                    axis.plot(*roc_curve(is_class[rows], scores[rows])[:2], color="tab:grey" if len(group.classes) == 2 else f"C{c}", linewidth=0.7, alpha=max(0.2, 0.9 / len(runs) ** 0.5))
+                    axis.plot(
+                        *roc_curve(is_class[rows], scores[rows])[:2],
+                        color="tab:grey" if len(group.classes) == 2 else f"C{c}",
+                        linewidth=0.7,
+                        alpha=max(0.2, 0.9 / len(runs) ** 0.5),
+                    )
             label = "all folds" if len(group.classes) == 2 else plain_text(group.classes[c], NAME)
             if is_class.any() and not is_class.all():
-                axis.plot(*roc_curve(is_class, scores)[:2], color=f"C{c if len(group.classes) > 2 else 0}", linewidth=2, label=label)
+                axis.plot(
+                    *roc_curve(is_class, scores)[:2],
+                    color=f"C{c if len(group.classes) > 2 else 0}",
+                    linewidth=2,
+                    label=label,
+                )
         metric = group.metrics["auroc"]
         axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1)
         axis.text(0.97, 0.04, f"AUROC {metric}".replace(" (", "\n("), ha="right", fontsize="x-small")
@@ -272,14 +366,30 @@ def plot_forest(groups: dict[str, Pooled]) -> Figure:
     figure, axis = plt.subplots(figsize=(8, 1.2 + 0.3 * len(groups)), layout="constrained")
     for place, group in enumerate(groups.values()):
         runs, metric = aurocs_of_runs(group).auroc, group.metrics["auroc"]
-        axis.scatter(runs, np.full(len(runs), place + 0.25), s=12, color="tab:grey", alpha=0.5, linewidth=0, label="one run" if place == 0 else None)
+        axis.scatter(
+            runs,
+            np.full(len(runs), place + 0.25),
+            s=12,
+            color="tab:grey",
+            alpha=0.5,
+            linewidth=0,
+            label="one run" if place == 0 else None,
+        )
         if metric.low is not None:
-            axis.plot([metric.low, metric.high], [place, place], color="tab:blue", linewidth=2, label="95 % interval over patients" if place == 0 else None)
+            axis.plot(
+                [metric.low, metric.high],
+                [place, place],
+                color="tab:blue",
+                linewidth=2,
+                label="95 % interval over patients" if place == 0 else None,
+            )
         if metric.value is not None:
             axis.plot(metric.value, place, "o", color="tab:blue", label="all folds together" if place == 0 else None)
     axis.axvline(0.5, color="grey", linestyle=":", linewidth=1)
     axis.set(ylim=(len(groups) - 0.4, -0.6), xlabel="AUROC on held-out cases")
-    axis.set_yticks(range(len(groups)), [textwrap.fill(plain_text(group.title), 60) for group in groups.values()], fontsize="small")
+    axis.set_yticks(
+        range(len(groups)), [textwrap.fill(plain_text(group.title), 60) for group in groups.values()], fontsize="small"
+    )
     axis.grid(axis="x", alpha=0.3)
     figure.legend(fontsize="small", loc="outside upper center", ncols=3, frameon=False)
     plt.close(figure)
@@ -296,21 +406,47 @@ def plot_differences(groups: dict[str, Pooled], differences: pd.DataFrame) -> Fi
     side = max(3.5, (1.15 if n <= MOST_WRITTEN else 0.24) * n)
     figure, axis = plt.subplots(figsize=(side + 4.5, side + 0.6), layout="constrained")
     for row in differences.itertuples():
-        for sign, (i, j), bounds in ((1, (row.group, row.other), (row.low, row.high)), (-1, (row.other, row.group), (-row.high, -row.low))):
+        for sign, (i, j), bounds in (
+            (1, (row.group, row.other), (row.low, row.high)),
+            (-1, (row.other, row.group), (-row.high, -row.low)),
+        ):
             i, j = names.index(i), names.index(j)
             matrix[i, j] = sign * row.difference
             excludes_zero = bounds[0] > 0 or bounds[1] < 0
             if n <= MOST_WRITTEN and not np.isnan(row.difference):
                 interval = "" if np.isnan(row.low) else f"\n({bounds[0]:+.3f}\nto {bounds[1]:+.3f})"
-                axis.text(j, i, f"{matrix[i, j]:+.3f}{interval}", ha="center", va="center", fontsize="small", color="black", weight="bold" if excludes_zero else None)
+                axis.text(
+                    j,
+                    i,
+                    f"{matrix[i, j]:+.3f}{interval}",
+                    ha="center",
+                    va="center",
+                    fontsize="small",
+                    color="black",
+                    weight="bold" if excludes_zero else None,
+                )
             elif excludes_zero:
                 axis.plot(j, i, ".", color="black", markersize=3)
     largest = np.nanmax(np.abs(matrix), initial=0.05)
-    shown = axis.imshow(matrix, cmap="RdBu", vmin=-2 * largest if n <= MOST_WRITTEN else -largest, vmax=2 * largest if n <= MOST_WRITTEN else largest)
-    axis.set_yticks(range(n), [f"{textwrap.fill(plain_text(group.title), 48)}   {i + 1}" for i, group in enumerate(groups.values())], fontsize="small")
+    shown = axis.imshow(
+        matrix,
+        cmap="RdBu",
+        vmin=-2 * largest if n <= MOST_WRITTEN else -largest,
+        vmax=2 * largest if n <= MOST_WRITTEN else largest,
+    )
+    axis.set_yticks(
+        range(n),
+        [f"{textwrap.fill(plain_text(group.title), 48)}   {i + 1}" for i, group in enumerate(groups.values())],
+        fontsize="small",
+    )
     axis.set_xticks(range(n), range(1, n + 1), fontsize="small" if n <= 30 else "xx-small")
     axis.set(xlabel="less group …")
-    figure.colorbar(shown, ax=axis, label="difference of AUROC\n" + ("bold" if n <= MOST_WRITTEN else "a dot") + " where the interval excludes 0", shrink=0.8)
+    figure.colorbar(
+        shown,
+        ax=axis,
+        label="difference of AUROC\n" + ("bold" if n <= MOST_WRITTEN else "a dot") + " where the interval excludes 0",
+        shrink=0.8,
+    )
     plt.close(figure)
     return figure
 
@@ -321,7 +457,14 @@ def plot_epochs(groups: dict[str, Pooled], histories: pd.DataFrame, quantity: st
     for axis, name in zip(axes, groups):
         runs = histories[histories.group == name].groupby("run", sort=False)
         for _, run in runs:
-            axis.plot(run.epoch + 1, run[quantity].astype(float), color="tab:blue", linewidth=0.8, alpha=max(0.25, 0.9 / runs.ngroups**0.5), marker="." if len(run) == 1 else None)
+            axis.plot(
+                run.epoch + 1,
+                run[quantity].astype(float),
+                color="tab:blue",
+                linewidth=0.8,
+                alpha=max(0.25, 0.9 / runs.ngroups**0.5),
+                marker="." if len(run) == 1 else None,
+            )
     values = histories[quantity].astype(float).replace([np.inf, -np.inf], np.nan).dropna()
     if len(values):
         low, high = values.min(), values.quantile(0.995)

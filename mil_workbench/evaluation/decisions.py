@@ -6,12 +6,22 @@
 __all__ = ['NOT_ALLOWED', 'rates', 'Scored', 'threshold_transfer', 'by_subgroup']
 
 # %% ../../nbs/evaluation/decisions.ipynb #f08732df
-from typing import Mapping, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from .metrics import FEWEST_PATIENTS, Metric, auroc, best_threshold, bootstrap, choose_threshold, decide, weights_by_score
+from mil_workbench.evaluation.metrics import (
+    FEWEST_PATIENTS,
+    Metric,
+    auroc,
+    best_threshold,
+    bootstrap,
+    choose_threshold,
+    decide,
+    weights_by_score,
+)
 from ..files import InputError
 
 # %% ../../nbs/evaluation/decisions.ipynb #651aad42
@@ -21,15 +31,25 @@ def _interval_where_enough(metric: Metric, *groups_of_patients: np.ndarray) -> M
     return metric if enough else Metric(metric.value, None, None)
 
 
-def rates(labels: np.ndarray, called: np.ndarray, patients: np.ndarray, n_draws: int = 2000) -> dict[str, Metric]:  # (n,) each, labels 0 or 1
+def rates(
+    labels: np.ndarray, called: np.ndarray, patients: np.ndarray, n_draws: int = 2000
+) -> dict[str, Metric]:  # (n,) each, labels 0 or 1
     "Sensitivity, specificity and balanced accuracy, with 95 % intervals over patients; the threshold is taken as given."
     is_positive, is_right = labels == 1, (called == labels).astype(float)
 
     def share(own: np.ndarray) -> Metric:
-        return bootstrap(lambda weights: weights @ is_right[own, None] / weights.sum(1, keepdims=True), labels[own], patients[own], n_draws)[0]
+        return bootstrap(
+            lambda weights: weights @ is_right[own, None] / weights.sum(1, keepdims=True),
+            labels[own],
+            patients[own],
+            n_draws,
+        )[0]
 
     def mean_of_both(weights: np.ndarray) -> np.ndarray:
-        return sum(weights @ (is_right * own)[:, None] / (weights @ own)[:, None] for own in (is_positive, ~is_positive)) / 2
+        return (
+            sum(weights @ (is_right * own)[:, None] / (weights @ own)[:, None] for own in (is_positive, ~is_positive))
+            / 2
+        )
 
     balanced = bootstrap(mean_of_both, labels, patients, n_draws)[0]
     return {
@@ -54,13 +74,22 @@ def threshold_transfer(validation: Scored, test: Scored, n_draws: int = 2000) ->
     "Rates, each a Metric, of the threshold chosen on validation, there and on test, and of the best one of test; columns set, chosen_on, threshold."
     for name, said in (("validation", validation), ("test", test)):
         if len(np.unique(said.labels)) < 2:
-            raise InputError(f"threshold transfer: the {name} cases are all of one class; choose a division whose {name} set holds both")
+            raise InputError(
+                f"threshold transfer: the {name} cases are all of one class; choose a division whose {name} set holds both"
+            )
     chosen = choose_threshold(np.asarray(validation.labels), np.asarray(validation.probabilities))
     best = best_threshold(np.asarray(test.labels), np.asarray(test.probabilities))
     rows = []
-    for name, said, origin, threshold in (("validation", validation, "validation", chosen), ("test", test, "validation", chosen), ("test", test, NOT_ALLOWED, best)):
+    for name, said, origin, threshold in (
+        ("validation", validation, "validation", chosen),
+        ("test", test, "validation", chosen),
+        ("test", test, NOT_ALLOWED, best),
+    ):
         called = decide(np.asarray(said.probabilities), threshold)
-        rows.append({"set": name, "chosen_on": origin, "threshold": threshold} | rates(np.asarray(said.labels), called, np.asarray(said.patients), n_draws))
+        rows.append(
+            {"set": name, "chosen_on": origin, "threshold": threshold}
+            | rates(np.asarray(said.labels), called, np.asarray(said.patients), n_draws)
+        )
     return pd.DataFrame(rows)
 
 # %% ../../nbs/evaluation/decisions.ipynb #186a678a
@@ -78,10 +107,17 @@ def by_subgroup(
     for name, mask in {"all": np.ones(len(labels), bool), **groups}.items():
         mask = np.asarray(mask)
         if mask.shape != labels.shape or mask.dtype != bool:
-            raise InputError(f"subgroup {name}: the mask has shape {mask.shape} and type {mask.dtype}; give one bool for each of the {len(labels)} cases")
+            raise InputError(
+                f"subgroup {name}: the mask has shape {mask.shape} and type {mask.dtype}; give one bool for each of the {len(labels)} cases"
+            )
         own_labels, own_scores, own_patients = labels[mask], probabilities[mask, 1], patients[mask]
         is_positive = own_labels == 1
-        ranked = bootstrap(lambda weights: auroc(*weights_by_score(is_positive, own_scores, weights))[:, None], own_labels, own_patients, n_draws)[0]
+        ranked = bootstrap(
+            lambda weights: auroc(*weights_by_score(is_positive, own_scores, weights))[:, None],
+            own_labels,
+            own_patients,
+            n_draws,
+        )[0]
         found = rates(own_labels, called[mask], own_patients, n_draws)
         rows[name] = {
             "n": len(own_labels),

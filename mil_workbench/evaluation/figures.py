@@ -9,8 +9,8 @@ __all__ = ['NAME', 'RATES', 'LEAST_WIDTH', 'WIDEST', 'save_figure', 'plain_text'
 
 # %% ../../nbs/evaluation/figures.ipynb #f1ab467d
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -46,7 +46,9 @@ def plain_text(text: str, longest: int = 100) -> str:
     return (" " if text.startswith("_") else "") + text.replace("$", r"\$")
 
 # %% ../../nbs/evaluation/figures.ipynb #df0bfb3b
-def plot_scores(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], threshold: float | None, title: str) -> Figure:
+def plot_scores(
+    labels: np.ndarray, probabilities: np.ndarray, classes: Sequence[str], threshold: float | None, title: str
+) -> Figure:
     "ROC, precision-recall, probabilities by class and confusion matrix of one set of predictions."
     classes = [plain_text(name, NAME) for name in classes]
     figure, (roc, precision, spread, matrix) = plt.subplots(1, 4, figsize=(14, 3.6), layout="constrained")
@@ -64,7 +66,10 @@ def plot_scores(labels: np.ndarray, probabilities: np.ndarray, classes: Sequence
         spread.axhline(threshold, color="grey", linestyle="--", linewidth=1, label="threshold from validation")
         spread.legend(fontsize="small")
     spread.set(xticks=range(len(classes)), xticklabels=classes, ylim=(-0.02, 1.02))
-    spread.set(xlabel="true class", ylabel=f"probability of {classes[1]}" if len(classes) == 2 else "probability of the true class")
+    spread.set(
+        xlabel="true class",
+        ylabel=f"probability of {classes[1]}" if len(classes) == 2 else "probability of the true class",
+    )
     display = ConfusionMatrixDisplay(np.array(confusion(labels, probabilities, threshold)), display_labels=classes)
     display.plot(ax=matrix, colorbar=False, cmap="Blues")
     matrix.set(xlabel="called", ylabel="true class")
@@ -80,8 +85,24 @@ def plot_reliability(tables: Mapping[str, pd.DataFrame], event: str) -> Figure:
     axis.plot([0, 1], [0, 1], color="grey", linestyle=":", linewidth=1, label="as it should be")
     for (name, table), marker in zip(tables.items(), "osD^v<>" * len(tables)):
         distance = [table.frequency - table.low, table.high - table.frequency]
-        axis.errorbar(table.probability, table.frequency, yerr=np.maximum(distance, 0), fmt=f"{marker}-", markersize=5, linewidth=1, elinewidth=1, alpha=0.85, label=name)
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=f"mean probability of {event}", ylabel=f"frequency of {event}")
+        axis.errorbar(
+            table.probability,
+            table.frequency,
+            yerr=np.maximum(distance, 0),
+            fmt=f"{marker}-",
+            markersize=5,
+            linewidth=1,
+            elinewidth=1,
+            alpha=0.85,
+            label=name,
+        )
+    axis.set(
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
+        xlabel=f"mean probability of {event}",
+        ylabel=f"frequency of {event}",
+    )
     axis.legend(fontsize="small", loc="upper left")
     plt.close(figure)
     return figure
@@ -91,7 +112,13 @@ def _draw_metric(axis: Axes, metric: Metric, place: float, **style) -> None:
     "One score and its interval, where they are defined, at height `place`."
     if metric.low is not None:
         axis.plot([metric.low, metric.high], [place, place], color=style["color"], linewidth=1.5, zorder=2)
-    axis.plot([] if metric.value is None else [metric.value], [] if metric.value is None else [place], linestyle="none", zorder=3, **style)
+    axis.plot(
+        [] if metric.value is None else [metric.value],
+        [] if metric.value is None else [place],
+        linestyle="none",
+        zorder=3,
+        **style,
+    )
 
 
 RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "balanced_accuracy": "balanced accuracy"}
@@ -100,12 +127,20 @@ RATES = {"sensitivity": "sensitivity", "specificity": "specificity", "balanced_a
 def plot_threshold_transfer(table: pd.DataFrame) -> Figure:
     "Sensitivity, specificity and balanced accuracy of each row of `threshold_transfer`, with their 95 % intervals."
     figure, axis = plt.subplots(figsize=(6.8, 3.1), layout="constrained")
-    styles = [{"color": "tab:grey", "marker": "o"}, {"color": "tab:blue", "marker": "o"}, {"color": "tab:orange", "marker": "o", "markerfacecolor": "white"}]
+    styles = [
+        {"color": "tab:grey", "marker": "o"},
+        {"color": "tab:blue", "marker": "o"},
+        {"color": "tab:orange", "marker": "o", "markerfacecolor": "white"},
+    ]
     for number, (row, style) in enumerate(zip(table.to_dict("records"), styles, strict=True)):
         for place, name in enumerate(RATES):
             label = f"{row['set']}, threshold of {row['chosen_on']}: {row['threshold']:.3f}" if place == 0 else None
             _draw_metric(axis, row[name], place + 0.22 * (number - 1), label=label, **style)
-    axis.set(xlim=(-0.02, 1.02), ylim=(len(RATES) - 0.5, -0.5), xlabel="share of cases called rightly; lines: 95 % intervals over patients")
+    axis.set(
+        xlim=(-0.02, 1.02),
+        ylim=(len(RATES) - 0.5, -0.5),
+        xlabel="share of cases called rightly; lines: 95 % intervals over patients",
+    )
     axis.set_yticks(range(len(RATES)), RATES.values())
     axis.grid(axis="x", alpha=0.3)
     figure.legend(fontsize="small", loc="outside upper center", frameon=False)
@@ -119,12 +154,22 @@ def plot_subgroups(table: pd.DataFrame) -> Figure:
     figure, axes = plt.subplots(1, len(shown), figsize=(10, 1.2 + 0.32 * len(table)), layout="constrained", sharey=True)
     for axis, (name, title) in zip(axes, shown.items()):
         for place, metric in enumerate(table[name]):
-            _draw_metric(axis, metric, place, color="black" if place == 0 else "tab:blue", marker="o", markerfacecolor="white" if metric.low is None else None)
+            _draw_metric(
+                axis,
+                metric,
+                place,
+                color="black" if place == 0 else "tab:blue",
+                marker="o",
+                markerfacecolor="white" if metric.low is None else None,
+            )
         if table[name].iloc[0].value is not None:
             axis.axvline(table[name].iloc[0].value, color="grey", linestyle=":", linewidth=1)
         axis.set(xlim=(-0.03, 1.03), ylim=(len(table) - 0.5, -0.5), xlabel=title, xticks=[0, 0.5, 1])
         axis.grid(axis="x", alpha=0.3)
-    axes[0].set_yticks(range(len(table)), [f"{plain_text(name, 2 * NAME)}  ({row.n} cases, {row.positives} positive)" for name, row in table.iterrows()])
+    axes[0].set_yticks(
+        range(len(table)),
+        [f"{plain_text(name, 2 * NAME)}  ({row.n} cases, {row.positives} positive)" for name, row in table.iterrows()],
+    )
     plt.close(figure)
     return figure
 
@@ -132,14 +177,37 @@ def plot_subgroups(table: pd.DataFrame) -> Figure:
 def plot_localisation(table: pd.DataFrame) -> Figure:
     "The scores of `localisation_table` with their 95 % intervals: weights, position where it is known, and chance."
     figure, axis = plt.subplots(figsize=(6.8, 1.3 + 0.45 * len(table)), layout="constrained")
-    styles = {"weights": ("tab:blue", "o", "weights of the model"), "position": ("tab:orange", "s", "position alone"), "chance": ("black", "|", "chance")}
+    styles = {
+        "weights": ("tab:blue", "o", "weights of the model"),
+        "position": ("tab:orange", "s", "position alone"),
+        "chance": ("black", "|", "chance"),
+    }
     for number, name in enumerate(name for name in styles if name in table):
         colour, marker, label = styles[name]
         for place, metric in enumerate(table[name]):
             shown = Metric(metric.value, None, None) if name == "chance" else metric
-            _draw_metric(axis, shown, place + 0.2 * (number - 1), color=colour, marker=marker, label=label if place == 0 else None, markersize=9 if name == "chance" else 6, markeredgewidth=1.5)
-    axis.set(xlim=(-0.02, 1.02), ylim=(len(table) - 0.4, -0.6), xlabel=f"mean over {table.bags.iloc[0] if len(table) else 0} positive bags; lines: 95 % intervals over patients")
-    axis.set_yticks(range(len(table)), [name.replace("_", " ").replace("auroc", "AUROC").replace("r precision", "R-precision") for name in table.index])
+            _draw_metric(
+                axis,
+                shown,
+                place + 0.2 * (number - 1),
+                color=colour,
+                marker=marker,
+                label=label if place == 0 else None,
+                markersize=9 if name == "chance" else 6,
+                markeredgewidth=1.5,
+            )
+    axis.set(
+        xlim=(-0.02, 1.02),
+        ylim=(len(table) - 0.4, -0.6),
+        xlabel=f"mean over {table.bags.iloc[0] if len(table) else 0} positive bags; lines: 95 % intervals over patients",
+    )
+    axis.set_yticks(
+        range(len(table)),
+        [
+            name.replace("_", " ").replace("auroc", "AUROC").replace("r precision", "R-precision")
+            for name in table.index
+        ],
+    )
     axis.grid(axis="x", alpha=0.3)
     figure.legend(fontsize="small", loc="outside upper center", ncols=3, frameon=False)
     plt.close(figure)
@@ -155,7 +223,13 @@ def plot_weights(cases: Sequence[dict], name: str) -> Figure:
         instances = np.arange(len(weights)) + 1
         axis.bar(instances[~is_finding], weights[~is_finding], color="tab:blue", width=0.9, label="instance")
         if known is not None:
-            axis.bar(instances[is_finding], weights[is_finding], color="tab:orange", width=0.9, label="instance that shows the finding")
+            axis.bar(
+                instances[is_finding],
+                weights[is_finding],
+                color="tab:orange",
+                width=0.9,
+                label="instance that shows the finding",
+            )
             axis.legend(fontsize="small", loc="upper right")
         axis.axhline(1 / len(weights), color="grey", linestyle=":", linewidth=1)
         axis.set(title=plain_text(case["title"]), ylabel=name, xlim=(0, len(weights) + 1), ylim=(0, max(weights) * 1.1))
@@ -170,7 +244,13 @@ LEAST_WIDTH = 4.5  # inches, for the titles over images of one channel
 def plot_critical_images(cases: Sequence[dict], channels: Sequence[str]) -> Figure:
     "One image of each case, channel by channel; a case is a dict of `title`, `image` (C, H, W) and, where known, `mask` (H, W)."
     n_channels = len(cases[0]["image"])
-    figure, axes = plt.subplots(len(cases), n_channels, figsize=(max(2.2 * n_channels, LEAST_WIDTH), 2.45 * len(cases)), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        len(cases),
+        n_channels,
+        figsize=(max(2.2 * n_channels, LEAST_WIDTH), 2.45 * len(cases)),
+        layout="constrained",
+        squeeze=False,
+    )
     for row, case in zip(axes, cases):
         for axis, channel, name in zip(row, case["image"], channels or [""] * n_channels, strict=True):
             axis.imshow(channel, cmap="gray")
@@ -184,17 +264,32 @@ def plot_critical_images(cases: Sequence[dict], channels: Sequence[str]) -> Figu
 # %% ../../nbs/evaluation/figures.ipynb #40a8c381
 def plot_level_weights(cases: Sequence[dict]) -> Figure:
     "Bars of stains and of their sections; a case is a dict of `title`, `stains` {stain: weight} and `sections` {stain: {section: weight}}."
-    figure, axes = plt.subplots(len(cases), 2, figsize=(11, 2.1 * len(cases)), layout="constrained", squeeze=False, width_ratios=[1, 2.5])
+    figure, axes = plt.subplots(
+        len(cases), 2, figsize=(11, 2.1 * len(cases)), layout="constrained", squeeze=False, width_ratios=[1, 2.5]
+    )
     colours = {stain: f"C{i}" for i, stain in enumerate(sorted({stain for case in cases for stain in case["stains"]}))}
     for (left, right), case in zip(axes, cases):
-        left.barh(range(len(case["stains"])), list(case["stains"].values()), color=[colours[stain] for stain in case["stains"]])
+        left.barh(
+            range(len(case["stains"])),
+            list(case["stains"].values()),
+            color=[colours[stain] for stain in case["stains"]],
+        )
         left.set_yticks(range(len(case["stains"])), [plain_text(stain, NAME) for stain in case["stains"]])
         left.invert_yaxis()
         left.set(xlim=(0, 1), xlabel="weight of the stain in the case")
         left.set_title(plain_text(case["title"]), loc="left", fontsize="small")
-        bars = [(stain, section, weight) for stain, sections in case["sections"].items() for section, weight in sections.items()]
+        bars = [
+            (stain, section, weight)
+            for stain, sections in case["sections"].items()
+            for section, weight in sections.items()
+        ]
         right.bar(range(len(bars)), [weight for _, _, weight in bars], color=[colours[stain] for stain, _, _ in bars])
-        right.set_xticks(range(len(bars)), [plain_text(section, NAME) for _, section, _ in bars], rotation=30 if len(bars) > 5 else 0, ha="right" if len(bars) > 5 else "center")
+        right.set_xticks(
+            range(len(bars)),
+            [plain_text(section, NAME) for _, section, _ in bars],
+            rotation=30 if len(bars) > 5 else 0,
+            ha="right" if len(bars) > 5 else "center",
+        )
         right.set(ylim=(0, 1), ylabel="weight in its stain")
     plt.close(figure)
     return figure
@@ -216,7 +311,9 @@ def plot_patches(rows: Sequence[dict]) -> Figure:
             axis.set_xlabel(f"{weight:.2g}", color="tab:orange" if is_finding else "tab:grey", fontsize="small")
             for spine in axis.spines.values():
                 spine.set(color="tab:orange" if is_finding else "tab:grey", linewidth=3 if is_finding else 1)
-        line[0].text(0, 1.05, plain_text(row["title"]), transform=line[0].transAxes, fontsize="small").set_in_layout(False)
+        line[0].text(0, 1.05, plain_text(row["title"]), transform=line[0].transAxes, fontsize="small").set_in_layout(
+            False
+        )
     figure.get_layout_engine().set(hspace=0.15, rect=(0, 0, 1, 1 - 0.2 / (1.75 * len(rows))))  # room for the titles
     if any(row.get("instance_labels") is not None for row in rows):
         figure.supxlabel("below each patch its weight; orange where it shows the finding", fontsize="small")
@@ -246,17 +343,25 @@ def plot_sections(sections: Sequence[dict]) -> Figure:
         mosaic, weights = np.full((down * side, across * side, 3), 255, np.uint8), np.full((down, across), np.nan)
         for (column, row), image, weight in zip(places, section["images"], section["weights"]):
             pick = np.arange(side) * image.shape[-1] // side
-            mosaic[row * side : (row + 1) * side, column * side : (column + 1) * side] = image[:, pick][:, :, pick].transpose(1, 2, 0)
+            mosaic[row * side : (row + 1) * side, column * side : (column + 1) * side] = image[:, pick][
+                :, :, pick
+            ].transpose(1, 2, 0)
             weights[row, column] = weight
         edges = (-0.5, across - 0.5, down - 0.5, -0.5)
         tissue.imshow(mosaic, extent=edges)
         heat.imshow(mosaic.mean(2), cmap="gray", extent=edges, vmin=0, vmax=255)
         shown = heat.imshow(weights, cmap="viridis", alpha=0.6, vmin=0)
-        figure.colorbar(shown, ax=heat, orientation="horizontal", shrink=0.8, label="attention weight, of this section alone")
+        figure.colorbar(
+            shown, ax=heat, orientation="horizontal", shrink=0.8, label="attention weight, of this section alone"
+        )
         if section.get("instance_labels") is not None:
             for column, row in places[section["instance_labels"] > 0]:
                 for axis in (tissue, heat):
-                    axis.add_patch(plt.Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:orange", linewidth=1.5))
+                    axis.add_patch(
+                        plt.Rectangle(
+                            (column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="tab:orange", linewidth=1.5
+                        )
+                    )
         tissue.set_title(plain_text(section["title"], 2 * NAME), fontsize="small")
         for axis in (tissue, heat):
             axis.set(xticks=[], yticks=[])

@@ -15,7 +15,9 @@ from scipy.stats import norm, rankdata
 from .metrics import Metric
 
 # %% ../../nbs/evaluation/intervals.ipynb #21a21318
-def placements(is_positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (n,) bool, (n,) -> (positives,), (negatives,)
+def placements(
+    is_positive: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:  # (n,) bool, (n,) -> (positives,), (negatives,)
     "Share of negatives below each positive, and of positives above each negative; ties count half."
     is_positive = np.asarray(is_positive, dtype=bool)
     scores, rank = np.asarray(scores), rankdata(scores)
@@ -28,7 +30,9 @@ def placements(is_positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray,
 Z95 = float(norm.ppf(0.975))
 
 
-def delong_interval(is_positive: np.ndarray, scores: np.ndarray) -> Metric:  # (n,) bool, (n,); each case of another patient
+def delong_interval(
+    is_positive: np.ndarray, scores: np.ndarray
+) -> Metric:  # (n,) bool, (n,); each case of another patient
     "AUROC and its 95 % interval by DeLong et al. (1988), on the logit scale; no interval of fewer than two cases of a class."
     below, above = placements(is_positive, scores)
     if not len(below) or not len(above):
@@ -59,7 +63,13 @@ def delong_test(is_positive: np.ndarray, scores: np.ndarray, other: np.ndarray) 
     if not len(below) or not len(above):
         return Difference(None, None, None, None)
     value = float(below.mean())
-    error = np.sqrt(below.var(ddof=1) / len(below) + above.var(ddof=1) / len(above)) if min(len(below), len(above)) > 1 else 0.0
+    error = (
+        np.sqrt(below.var(ddof=1) / len(below) + above.var(ddof=1) / len(above))
+        if min(len(below), len(above)) > 1
+        else 0.0
+    )
     if error == 0:  # too few cases, or scores in the same order: nothing varies
         return Difference(value, None, None, None)
-    return Difference(value, float(value - Z95 * error), float(value + Z95 * error), float(2 * norm.sf(abs(value) / error)))
+    return Difference(
+        value, float(value - Z95 * error), float(value + Z95 * error), float(2 * norm.sf(abs(value) / error))
+    )

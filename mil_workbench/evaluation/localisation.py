@@ -7,7 +7,7 @@ __all__ = ['PLACES', 'QUESTIONS', 'instance_auroc', 'finding_by_position', 'posi
            'localisation_table']
 
 # %% ../../nbs/evaluation/localisation.ipynb #47fb2917
-from typing import Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -20,7 +20,9 @@ from ..files import InputError
 # %% ../../nbs/evaluation/localisation.ipynb #8b8d94e2
 def instance_auroc(bags: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
     "Mean AUROC of weights (N,) against instance labels (N,) over the bags that have both kinds; None if none has."
-    scores = [roc_auc_score(labels > 0, weights) for weights, labels in bags if 0 < np.count_nonzero(labels > 0) < len(labels)]
+    scores = [
+        roc_auc_score(labels > 0, weights) for weights, labels in bags if 0 < np.count_nonzero(labels > 0) < len(labels)
+    ]
     return float(np.mean(scores)) if scores else None
 
 # %% ../../nbs/evaluation/localisation.ipynb #1b1d2e3c
@@ -29,7 +31,9 @@ PLACES = (np.arange(32) + 0.5) / 32  # from the first instance of a bag to its l
 
 def finding_by_position(bags: Iterable[np.ndarray]) -> np.ndarray:  # (32,)
     "How often instances show the finding, by relative place in the bag; `bags` are instance labels (N,) in order."
-    return np.mean([np.interp(PLACES, (np.arange(len(labels)) + 0.5) / len(labels), labels > 0) for labels in bags], axis=0)
+    return np.mean(
+        [np.interp(PLACES, (np.arange(len(labels)) + 0.5) / len(labels), labels > 0) for labels in bags], axis=0
+    )
 
 
 def position_weights(frequency: np.ndarray, n: int) -> np.ndarray:  # (n,)
@@ -40,7 +44,9 @@ def position_weights(frequency: np.ndarray, n: int) -> np.ndarray:  # (n,)
 QUESTIONS = ("auroc", "average_precision", "pointing", "recall_in_top_k", "r_precision", "mass")
 
 
-def localisation_scores(weights: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:  # (N,), (N,) of both kinds -> (6,)
+def localisation_scores(
+    weights: np.ndarray, labels: np.ndarray, k: int
+) -> np.ndarray:  # (N,), (N,) of both kinds -> (6,)
     "The scores of QUESTIONS for one bag, each from 0 to 1, as means over the orders of tied instances."
     is_finding, place = labels > 0, np.arange(1, len(weights) + 1)
     _, run = np.unique(-weights, return_inverse=True)  # 0 for the largest weight
@@ -51,38 +57,54 @@ def localisation_scores(weights: np.ndarray, labels: np.ndarray, k: int) -> np.n
     expected = findings / tied
     precision = (found + 1 + (place - before - 1) * (findings - 1) / np.maximum(tied - 1, 1)) / place
     n_findings = np.count_nonzero(is_finding)
-    return np.array([
-        placements(is_finding, weights)[0].mean(),
-        (expected * precision).sum() / n_findings,
-        expected[0],
-        expected[:k].sum() / n_findings,
-        expected[:n_findings].sum() / n_findings,
-        weights[is_finding].sum() / weights.sum(),
-    ])
+    return np.array(
+        [
+            placements(is_finding, weights)[0].mean(),
+            (expected * precision).sum() / n_findings,
+            expected[0],
+            expected[:k].sum() / n_findings,
+            expected[:n_findings].sum() / n_findings,
+            weights[is_finding].sum() / weights.sum(),
+        ]
+    )
 
 # %% ../../nbs/evaluation/localisation.ipynb #247ee671
 def _means(scores: np.ndarray, patients: np.ndarray) -> list[Metric]:  # (bags, questions), (bags,)
-    return bootstrap(lambda weights: weights @ scores / weights.sum(1, keepdims=True), np.zeros(len(scores), int), patients)
+    return bootstrap(
+        lambda weights: weights @ scores / weights.sum(1, keepdims=True), np.zeros(len(scores), int), patients
+    )
 
 
 def localisation_table(
     bags: Sequence[tuple[np.ndarray, np.ndarray]],  # weights (N,) and instance labels (N,) of each positive bag
     patients: Sequence[str] | None = None,  # whose bag it is; None: each of another patient
-    frequency: np.ndarray | None = None,  # (32,), of finding_by_position on the training bags; None: instances have no place
+    frequency: np.ndarray
+    | None = None,  # (32,), of finding_by_position on the training bags; None: instances have no place
     k: int = 5,  # instances that a reader is shown
 ) -> pd.DataFrame:
     "A row per question: the scores of weights, position and chance, and the gain over position or else chance, as Metrics; none if no bag has both kinds."
     for number, (weights, labels) in enumerate(bags):
         if len(weights) != len(labels) or not np.isfinite(weights).all() or (weights < 0).any():
-            raise InputError(f"localisation: bag {number} has {len(weights)} weights for {len(labels)} instance labels, or one that is negative or not finite; give one weight from 0 up for each")
+            raise InputError(
+                f"localisation: bag {number} has {len(weights)} weights for {len(labels)} instance labels, or one that is negative or not finite; give one weight from 0 up for each"
+            )
     kept = [i for i, (_, labels) in enumerate(bags) if 0 < np.count_nonzero(labels > 0) < len(labels)]
     owners = np.arange(len(bags))[kept] if patients is None else np.asarray(patients)[kept]
-    rivals = {"weights": lambda weights: weights, "position": lambda weights: position_weights(frequency, len(weights)), "chance": np.ones_like}
+    rivals = {
+        "weights": lambda weights: weights,
+        "position": lambda weights: position_weights(frequency, len(weights)),
+        "chance": np.ones_like,
+    }
     if frequency is None:
         del rivals["position"]
-    scores = {name: np.array([localisation_scores(rival(bags[i][0]), bags[i][1], k) for i in kept]) for name, rival in rivals.items()}
+    scores = {
+        name: np.array([localisation_scores(rival(bags[i][0]), bags[i][1], k) for i in kept])
+        for name, rival in rivals.items()
+    }
     baseline = "chance" if frequency is None else "position"
     scores[f"gain over {baseline}"] = scores["weights"] - scores[baseline]
     questions = [name.replace("top_k", f"top_{k}") for name in QUESTIONS] if kept else []
-    columns = {"bags": [len(kept)] * len(questions)} | {name: _means(values, owners) if kept else [] for name, values in scores.items()}
+    columns = {"bags": [len(kept)] * len(questions)} | {
+        name: _means(values, owners) if kept else [] for name, values in scores.items()
+    }
     return pd.DataFrame(columns, index=pd.Index(questions, name="score"))

@@ -8,8 +8,8 @@ __all__ = ['METRICS', 'PSEUDO_CASES', 'FEWEST_PATIENTS', 'BLOCK', 'weights_by_sc
            'classification_metrics', 'confusion']
 
 # %% ../../nbs/evaluation/metrics.ipynb #146f7f32
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 from sklearn.metrics import confusion_matrix, roc_curve
@@ -33,7 +33,9 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:  # (draws, 
     return np.einsum("ds,ds->d", positive, below) / (positive.sum(1) * negative.sum(1))
 
 
-def average_precision(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:  # (draws, distinct scores) each -> (draws,)
+def average_precision(
+    positive: np.ndarray, negative: np.ndarray
+) -> np.ndarray:  # (draws, distinct scores) each -> (draws,)
     "Average precision of each draw; NaN where there is no positive."
     found, called = np.cumsum(positive[:, ::-1], axis=1), np.cumsum((positive + negative)[:, ::-1], axis=1)
     precision = found / np.maximum(called, 1e-300)  # nobody called: none found either
@@ -49,7 +51,9 @@ PSEUDO_CASES = 50  # that speak for the mean probability as a threshold
 def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,), (n, 2)
     "Return the threshold on the positive class's probability with the best balanced accuracy on these cases, halfway to the next lower score; of several that tie the middle one."
     scores = probabilities[:, 1]
-    false_rate, true_rate, thresholds = (values[1:] for values in roc_curve(labels, scores, drop_intermediate=False))  # without the first, which calls nobody positive
+    false_rate, true_rate, thresholds = (
+        values[1:] for values in roc_curve(labels, scores, drop_intermediate=False)
+    )  # without the first, which calls nobody positive
     gain = true_rate - false_rate
     tied = thresholds[gain >= gain.max() - 1e-12]
     middle = tied[len(tied) // 2]
@@ -60,17 +64,23 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (
 def choose_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,), (n, 2)
     "Return the threshold for new cases: `best_threshold`, drawn towards the mean probability as if `PSEUDO_CASES` more cases spoke for that."
     n = len(labels)
-    return float((n * best_threshold(labels, probabilities) + PSEUDO_CASES * probabilities[:, 1].mean()) / (n + PSEUDO_CASES))
+    return float(
+        (n * best_threshold(labels, probabilities) + PSEUDO_CASES * probabilities[:, 1].mean()) / (n + PSEUDO_CASES)
+    )
 
 
-def decide(probabilities: np.ndarray, threshold: float | np.ndarray | None) -> np.ndarray:  # (n, C), threshold of all or (n,) -> (n,)
+def decide(
+    probabilities: np.ndarray, threshold: float | np.ndarray | None
+) -> np.ndarray:  # (n, C), threshold of all or (n,) -> (n,)
     "The class each case is called."
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(int)
     return probabilities.argmax(1)
 
 
-def weighted_metrics(labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, threshold: float | np.ndarray | None) -> np.ndarray:
+def weighted_metrics(
+    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, threshold: float | np.ndarray | None
+) -> np.ndarray:
     "METRICS of each draw: (n,), (n, C), (draws, n) -> (draws, 6)."
     n_classes = probabilities.shape[1]
     is_class = labels[:, None] == np.arange(n_classes)
@@ -152,13 +162,17 @@ def classification_metrics(
     labels: np.ndarray,  # (n,) int
     probabilities: np.ndarray,  # (n, C), rows sum to 1
     patients: np.ndarray,  # (n,) whose case it is
-    threshold: float | np.ndarray | None = None,  # of the positive class, from validation, of all or (n,); needed with two classes
+    threshold: float
+    | np.ndarray
+    | None = None,  # of the positive class, from validation, of all or (n,); needed with two classes
     n_draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Metric]:
     "METRICS of a set of predictions, each with its 95 % interval over patients."
     labels, probabilities, patients = np.asarray(labels), np.asarray(probabilities), np.asarray(patients)
-    scored = bootstrap(lambda weights: weighted_metrics(labels, probabilities, weights, threshold), labels, patients, n_draws, seed)
+    scored = bootstrap(
+        lambda weights: weighted_metrics(labels, probabilities, weights, threshold), labels, patients, n_draws, seed
+    )
     return dict(zip(METRICS, scored))
 
 

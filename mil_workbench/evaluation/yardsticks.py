@@ -6,7 +6,7 @@
 __all__ = ['ROWS', 'GRID', 'YARDSTICKS', 'STRENGTHS', 'TREES', 'flat_features', 'bag_statistics', 'yardstick_probabilities']
 
 # %% ../../nbs/evaluation/yardsticks.ipynb #88ec418c
-from typing import Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch.nn.functional as F

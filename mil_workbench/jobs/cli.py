@@ -12,11 +12,12 @@ import argparse
 import contextlib
 import os
 import sys
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping
+from typing import Any
 
-from ..record.parameters import Parameter, check_values, parse_text, read_parameters
 from ..files import InputError, explain, resolve
+from ..record.parameters import Parameter, check_values, parse_text, read_parameters
 
 # %% ../../nbs/jobs/cli.ipynb #715c2a37
 class Parser(argparse.ArgumentParser):
@@ -33,17 +34,23 @@ def add_parameters(parser: Parser, parameters: Mapping[str, Parameter]) -> None:
         flags = list(dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}")))
         optional = {"nargs": "?", "const": "True"} if parameter.base is bool else {}
         text = f"{parameter.help} ({parameter.describe()}; default {parameter.default})".replace("%", "%%")
-        group.add_argument(*flags, dest=f"parameter {name}", metavar="VALUE", default=argparse.SUPPRESS, help=text, **optional)
+        group.add_argument(
+            *flags, dest=f"parameter {name}", metavar="VALUE", default=argparse.SUPPRESS, help=text, **optional
+        )
 
 
-def parse_options(parser: Parser, parameters: Mapping[str, Parameter], words: list[str]) -> tuple[argparse.Namespace, dict[str, str]]:
+def parse_options(
+    parser: Parser, parameters: Mapping[str, Parameter], words: list[str]
+) -> tuple[argparse.Namespace, dict[str, str]]:
     "The command's own options, and the texts of the parameters given."
     options, unknown = parser.parse_known_args(words)
     for word in unknown:
         if word.startswith("--"):
             check_values(parameters, {word[2:].split("=")[0].replace("-", "_"): None})
         raise InputError(f"{word} is not understood; parameters are given as --name value")
-    given = {name.removeprefix("parameter "): text for name, text in vars(options).items() if name.startswith("parameter ")}
+    given = {
+        name.removeprefix("parameter "): text for name, text in vars(options).items() if name.startswith("parameter ")
+    }
     return options, given
 
 # %% ../../nbs/jobs/cli.ipynb #9e376658
@@ -57,7 +64,11 @@ def run(notebook: str, words: list[str]) -> int:
 
     path = find_notebook(notebook)
     parameters = read_parameters(path)
-    parser = Parser(f"mil-workbench run {notebook}", description=f"Run {path.name} in papermill_runs/<study>/<run>/. The same call again takes an unfinished run up.", allow_abbrev=False)
+    parser = Parser(
+        f"mil-workbench run {notebook}",
+        description=f"Run {path.name} in papermill_runs/<study>/<run>/. The same call again takes an unfinished run up.",
+        allow_abbrev=False,
+    )
     add_parameters(parser, parameters)
     _, texts = parse_options(parser, parameters, words)
     given = {name: parse_text(parameters[name], text) for name, text in texts.items()}
@@ -85,20 +96,26 @@ def submit_parser(notebook: str, parameters: Mapping[str, Parameter]) -> Parser:
     parser = Parser(f"mil-workbench submit {notebook}", description=what, allow_abbrev=False)
     parser.add_argument("--profile", metavar="FILE", help="site profile of the cluster (default slurm/quest.toml)")
     parser.add_argument("--partition", metavar="NAME", help="another partition than the profile's")
-    parser.add_argument("--local", metavar="N", type=int, help="run here, N tasks at a time (where there is no Slurm: 1)")
-    parser.add_argument("--resume", action="store_true", help="take up the unfinished runs of the study, and only those")
+    parser.add_argument(
+        "--local", metavar="N", type=int, help="run here, N tasks at a time (where there is no Slurm: 1)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="take up the unfinished runs of the study, and only those"
+    )
     parser.add_argument("--report", action="store_true", help="when all have ended, run crossval_report on the study")
     parser.add_argument("--dry-run", action="store_true", help="judge and show, and submit nothing")
-    add_parameters(parser, {name: parameter for name, parameter in parameters.items() if name not in ("resume", "run_name")})
+    add_parameters(
+        parser, {name: parameter for name, parameter in parameters.items() if name not in ("resume", "run_name")}
+    )
     return parser
 
 # %% ../../nbs/jobs/cli.ipynb #19e375f4
 def submit(notebook: str, words: list[str]) -> int:
     "Judge a grid, show it, and submit it or run it here."
     from mil_workbench.jobs.launch import find_notebook
-    from mil_workbench.record.rules import require_folder_names
     from mil_workbench.jobs.slurm import NoAccount, has_slurm, read_profile
     from mil_workbench.jobs.submit import run_here, submit_tasks, writing_to
+    from mil_workbench.record.rules import require_folder_names
 
     path = find_notebook(notebook)
     parameters = read_parameters(path)
@@ -132,25 +149,39 @@ def submit(notebook: str, words: list[str]) -> int:
         return run_here(study, left, options.local or 1, options.report)
 
 # %% ../../nbs/jobs/cli.ipynb #45f24c81
-def choose_tasks(notebook: Path, parameters: Mapping[str, Parameter], study: Path, options: argparse.Namespace, texts: Mapping[str, str]) -> list[dict]:
+def choose_tasks(
+    notebook: Path,
+    parameters: Mapping[str, Parameter],
+    study: Path,
+    options: argparse.Namespace,
+    texts: Mapping[str, str],
+) -> list[dict]:
     "The tasks that are to be run, of a grid or of earlier submissions; they are shown."
     from mil_workbench.jobs.launch import find_notebook
+    from mil_workbench.jobs.tasks import expand_grid, parse_values, read_grid, sort_tasks, unfinished_tasks
     from mil_workbench.record.spaces import parse_base
     from mil_workbench.record.status import study_states
-    from mil_workbench.jobs.tasks import expand_grid, parse_values, read_grid, sort_tasks, unfinished_tasks
 
     states = study_states(study) if study.exists() else {}
     if options.resume:
         if texts:
-            raise InputError(f"--resume takes up what was submitted before; leave out --{next(iter(texts)).replace('_', '-')}")
+            raise InputError(
+                f"--resume takes up what was submitted before; leave out --{next(iter(texts)).replace('_', '-')}"
+            )
         left, others = unfinished_tasks(study, states), {}
         require_files({name: {task["given"][name] for task in left if name in task["given"]} for name in FILES})
     else:
-        grid = {**read_grid(study / "grid.yaml", parameters), **{name: parse_values(parameters[name], text) for name, text in texts.items()}, "study": [study.name]}
+        grid = {
+            **read_grid(study / "grid.yaml", parameters),
+            **{name: parse_values(parameters[name], text) for name, text in texts.items()},
+            "study": [study.name],
+        }
         require_files(grid)
         if "base" in grid:  # of what is tuned
             for base in grid["base"]:
-                require_files({name: [value] for name, value in parse_base(base, read_parameters(find_notebook("train"))).items()})
+                require_files(
+                    {name: [value] for name, value in parse_base(base, read_parameters(find_notebook("train"))).items()}
+                )
         tasks = expand_grid(notebook, grid)
         require_encoders(grid.get("encoder", []))
         left, others = sort_tasks(tasks, states)
@@ -162,7 +193,17 @@ def choose_tasks(notebook: Path, parameters: Mapping[str, Parameter], study: Pat
 
 HOW_COMMAS = " (a comma parts values; several paths with commas in them go into the study's grid.yaml, as a list)"
 FILES = ("cohort", "folds", "run", "encoder_weights")  # parameters that may be the path of one
-COHORTS = ("ucsb-breast", "musk1", "musk2", "elephant", "digits", "mri-phantom", "mri-phantom-small", "stain-phantom", "stain-phantom-small")
+COHORTS = (
+    "ucsb-breast",
+    "musk1",
+    "musk2",
+    "elephant",
+    "digits",
+    "mri-phantom",
+    "mri-phantom-small",
+    "stain-phantom",
+    "stain-phantom-small",
+)
 
 
 def require_files(grid: Mapping[str, Iterable[Any]]) -> None:
@@ -173,13 +214,22 @@ def require_files(grid: Mapping[str, Iterable[Any]]) -> None:
         for value in values:
             if isinstance(value, str) and value not in others and not os.path.exists(resolve(value)):
                 also = f", or one of {', '.join(others)}" if others else ""
-                raise InputError(f"{name} {value}: there is no {resolve(value)}; give the path of a file or folder that exists{also}{HOW_COMMAS if len(values) > 1 else ''}")
+                raise InputError(
+                    f"{name} {value}: there is no {resolve(value)}; give the path of a file or folder that exists{also}{HOW_COMMAS if len(values) > 1 else ''}"
+                )
 
 
 def require_encoders(names: list[str | None]) -> None:
     "Raise an `InputError` for an encoder that does not exist."
     for name in names:
-        if name not in (None, "resnet18", "densenet121", "densenet121_2x2", "densenet121_2x2_no_relu", "efficientnet_lite0"):  # torch takes seconds to import
+        if name not in (
+            None,
+            "resnet18",
+            "densenet121",
+            "densenet121_2x2",
+            "densenet121_2x2_no_relu",
+            "efficientnet_lite0",
+        ):  # torch takes seconds to import
             from mil_workbench.models.encoders import architecture_of
 
             architecture_of(name)
@@ -188,8 +238,8 @@ def require_encoders(names: list[str | None]) -> None:
 def new_study(name: str, notebook: str) -> int:
     "Begin a study: a folder with a grid file to edit."
     from mil_workbench.jobs.launch import find_notebook
-    from mil_workbench.record.rules import require_folder_names
     from mil_workbench.jobs.tasks import write_grid
+    from mil_workbench.record.rules import require_folder_names
 
     require_folder_names({"study": name, "run_name": None})
     path = resolve("papermill_runs") / name / "grid.yaml"
@@ -244,21 +294,44 @@ def make_parser() -> Parser:
     "All commands and their arguments, but for the notebooks' parameters."
     parser = Parser("mil-workbench", description="Multiple-instance learning on medical images: notebooks as batches.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name, what in (("run", "run one notebook in its run folder"), ("submit", "run a grid of parameters, on the cluster or here")):
-        command = commands.add_parser(name, help=what, description=f"{what.capitalize()}. `mil-workbench {name} NOTEBOOK --help` lists the notebook's parameters.")
-        command.add_argument("notebook", help="train, tune, evaluate, extract_features, crossval_report, or the path of a notebook")
+    for name, what in (
+        ("run", "run one notebook in its run folder"),
+        ("submit", "run a grid of parameters, on the cluster or here"),
+    ):
+        command = commands.add_parser(
+            name,
+            help=what,
+            description=f"{what.capitalize()}. `mil-workbench {name} NOTEBOOK --help` lists the notebook's parameters.",
+        )
+        command.add_argument(
+            "notebook", help="train, tune, evaluate, extract_features, crossval_report, or the path of a notebook"
+        )
     commands.add_parser("params", help="list a notebook's parameters").add_argument("notebook")
     command = commands.add_parser("new-study", help="begin a study with a grid file to edit")
     command.add_argument("name")
     command.add_argument("notebook", nargs="?", default="train", help="whose parameters (default train)")
-    commands.add_parser("status", help="how studies are going").add_argument("study", nargs="?", help="one study; without it all")
+    commands.add_parser("status", help="how studies are going").add_argument(
+        "study", nargs="?", help="one study; without it all"
+    )
     commands.add_parser("collect", help="write a study's runs as one table").add_argument("study")
-    weights = commands.add_parser("fetch-weights", help="download an encoder's ImageNet weights into torchvision's cache")
-    weights.add_argument("names", nargs="+", metavar="encoder", help="resnet18, densenet121, efficientnet_lite0 or another of torchvision's networks")
+    weights = commands.add_parser(
+        "fetch-weights", help="download an encoder's ImageNet weights into torchvision's cache"
+    )
+    weights.add_argument(
+        "names",
+        nargs="+",
+        metavar="encoder",
+        help="resnet18, densenet121, efficientnet_lite0 or another of torchvision's networks",
+    )
     task = commands.add_parser("run-task", help="run one line of a file of tasks, as the jobs of an array do")
     task.add_argument("tasks", type=Path)
     task.add_argument("number", type=int, help="of the line, counted from 0 as the tasks of an array are")
-    task.add_argument("--parent", type=int, metavar="PROCESS", help="stop the run, which keeps its state, when this process ends; given by submit --local")
+    task.add_argument(
+        "--parent",
+        type=int,
+        metavar="PROCESS",
+        help="stop the run, which keeps its state, when this process ends; given by submit --local",
+    )
     return parser
 
 

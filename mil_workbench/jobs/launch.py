@@ -17,15 +17,18 @@ import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import psutil
 
+from ..files import REMEDIES, InputError, checkout, explain, project_root, read_json, resolve, whole_file
+from .slurm import requeue_own_job
 from ..record.parameters import check_values, read_parameters
-from ..record.rules import folder_of, plan_run
 from ..record.queue import own_host, own_job
+from ..record.rules import folder_of, plan_run
 from mil_workbench.record.run_folder import (
     RunFolder,
     remove_halves,
@@ -33,9 +36,7 @@ from mil_workbench.record.run_folder import (
     require_no_training_run,
     require_same_parameters,
 )
-from .slurm import requeue_own_job
 from ..record.status import begin_attempt, end_attempt, read_attempt
-from ..files import REMEDIES, InputError, checkout, explain, project_root, read_json, resolve, whole_file
 
 # %% ../../nbs/jobs/launch.ipynb #bc64d7ea
 def find_notebook(name: str) -> Path:
@@ -50,7 +51,9 @@ def find_notebook(name: str) -> Path:
         if (folder / f"{name}.ipynb").is_file():
             return folder / f"{name}.ipynb"
     there = sorted({path.stem for folder in folders for path in folder.glob("*.ipynb")})
-    raise InputError(f"there is no run notebook {name!r}" + (f"; there are {', '.join(there)}" if there else f" in {folders[0]}"))
+    raise InputError(
+        f"there is no run notebook {name!r}" + (f"; there are {', '.join(there)}" if there else f" in {folders[0]}")
+    )
 
 # %% ../../nbs/jobs/launch.ipynb #1e93d102
 LONGEST = 40  # characters of the temporary folder; with the folder in it and a socket's name it must stay under 108
@@ -73,7 +76,9 @@ def isolate(folder: Path) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"
     cores = os.environ.get("SLURM_CPUS_PER_TASK")
     if cores:
-        os.environ |= {"OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores} | {name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ}
+        os.environ |= {"OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores} | {
+            name: os.environ[name] for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS") if name in os.environ
+        }
 
 
 def adopt_orphans() -> None:
@@ -112,18 +117,31 @@ class Execution(threading.Thread):
 
         class OwnKernelManager(AsyncKernelManager):
             def __init__(self, **options):
-                super().__init__(**options, transport="ipc", connection_file=os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel.json"))
+                super().__init__(
+                    **options,
+                    transport="ipc",
+                    connection_file=os.path.join(os.environ["JUPYTER_RUNTIME_DIR"], "kernel.json"),
+                )
 
             async def _async_launch_kernel(self, *arguments, **options):
                 await super()._async_launch_kernel(*arguments, **options)
                 execution.kernel = self.provisioner.process
 
         write_outputs_whole(RunFolder(self.output.parent))
-        logging.getLogger("papermill").setLevel(logging.ERROR)  # it misses types with | None, and warns of names that were judged
+        logging.getLogger("papermill").setLevel(
+            logging.ERROR
+        )  # it misses types with | None, and warns of names that were judged
         try:
             papermill.execute_notebook(
-                self.notebook, self.output, self.given, kernel_name="python3", progress_bar=False, stdout_file=sys.stdout, stderr_file=sys.stderr,
-                kernel_manager_class=OwnKernelManager, extra_arguments=["--log-level=50"],  # it speaks of its own end otherwise
+                self.notebook,
+                self.output,
+                self.given,
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=sys.stdout,
+                stderr_file=sys.stderr,
+                kernel_manager_class=OwnKernelManager,
+                extra_arguments=["--log-level=50"],  # it speaks of its own end otherwise
             )
         except BaseException as error:  # whatever it was, the record says so
             self.error = error
@@ -181,8 +199,12 @@ def reason_of(execution: Execution) -> str:
             return "the kernel was killed (signal 9); if memory ran out, ask for more, or give a smaller batch_size, bag_size or encoder_chunk"
         return f"the kernel died ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
     kind, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", str(error))
-    text = re.sub(r"\s+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text if kind == "InputError" else f"{kind}: {text}")).strip()
-    remedy = next((remedy for number, remedy in REMEDIES.items() if os.strerror(number) in text and remedy not in text), None)
+    text = re.sub(
+        r"\s+", " ", re.sub(r"\x1b\[[0-9;]*m", "", text if kind == "InputError" else f"{kind}: {text}")
+    ).strip()
+    remedy = next(
+        (remedy for number, remedy in REMEDIES.items() if os.strerror(number) in text and remedy not in text), None
+    )
     return f"{text}; {remedy}" if remedy else text
 
 # %% ../../nbs/jobs/launch.ipynb #a6dcdfd9
@@ -211,7 +233,11 @@ class Outcome:
 def launch(notebook: Path, given: Mapping[str, Any], parent: int | None = None) -> Outcome:
     "Run `notebook` with the parameters `given` in its run folder, and record how it ended; it is stopped when the process `parent` ends."
     parameters = read_parameters(notebook)
-    values = plan_run(notebook.name, {name: parameter.default for name, parameter in parameters.items()}, check_values(parameters, given))
+    values = plan_run(
+        notebook.name,
+        {name: parameter.default for name, parameter in parameters.items()},
+        check_values(parameters, given),
+    )
     run = folder_of(values)
     if run.succeeded and values.get("resume"):
         require_same_parameters(run, values)

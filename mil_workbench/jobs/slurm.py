@@ -16,12 +16,13 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
-from ..record.queue import own_job
 from ..files import InputError, checkout, resolve
+from ..record.queue import own_job
 
 # %% ../../nbs/jobs/slurm.ipynb #a2deffc8
 class NoAccount(InputError):
@@ -100,18 +101,26 @@ def check_profile(profile: Profile) -> Profile:
         if getattr(profile, name) < 1:
             raise InputError(f"{path}: {name} must be at least 1, not {getattr(profile, name)}")
     if not profile.account:
-        raise NoAccount(f"{path}: account is blank; fill in your allocation, such as p12345 or b1234 (on the login node, `groups` lists yours), or run on this machine: --local N, N tasks at a time")
+        raise NoAccount(
+            f"{path}: account is blank; fill in your allocation, such as p12345 or b1234 (on the login node, `groups` lists yours), or run on this machine: --local N, N tasks at a time"
+        )
     if partition is None:
-        raise InputError(f"{path}: partition {profile.partition!r} is not known; this profile has {', '.join(profile.partitions)}")
+        raise InputError(
+            f"{path}: partition {profile.partition!r} is not known; this profile has {', '.join(profile.partitions)}"
+        )
     for name, text in (("time", profile.time), (f"partitions.{profile.partition}.longest", partition["longest"])):
         try:
             seconds_of(text)
         except ValueError:
             raise InputError(f"{path}: {name} {text!r} is not a time like 04:00:00 or 2-00:00:00") from None
     if seconds_of(profile.time) > seconds_of(partition["longest"]):
-        raise InputError(f"{path}: time {profile.time} is more than partition {profile.partition} allows ({partition['longest']})")
+        raise InputError(
+            f"{path}: time {profile.time} is more than partition {profile.partition} allows ({partition['longest']})"
+        )
     if partition.get("gpu") and not profile.gpu:
-        raise InputError(f"{path}: partition {profile.partition} is for GPU jobs; fill in gpu, or take another partition")
+        raise InputError(
+            f"{path}: partition {profile.partition} is for GPU jobs; fill in gpu, or take another partition"
+        )
     if seconds_of(profile.time) <= profile.warning:
         raise InputError(f"{path}: warning {profile.warning} s leaves nothing of time {profile.time}")
     return profile
@@ -121,7 +130,13 @@ def render(template: Path, profile: Profile, **values: Any) -> str:
     "The job script that `template` gives for a `profile` and what else it needs."
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    environment = Environment(loader=FileSystemLoader(template.parent), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
+    environment = Environment(
+        loader=FileSystemLoader(template.parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     environment.filters["quoted"] = lambda value: shlex.quote(str(value))
     return environment.get_template(template.name).render(profile=profile, **values)
 
@@ -137,7 +152,9 @@ def ask(*words: str) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors="replace")
     except FileNotFoundError:
-        raise InputError(f"{words[0]} is not on this machine: submit from a login node of the cluster, or run here with --local") from None
+        raise InputError(
+            f"{words[0]} is not on this machine: submit from a login node of the cluster, or run here with --local"
+        ) from None
     if done.returncode != 0:
         said = " ".join(re.sub(rf"(?m)^{words[0]}: (error: )?", "", done.stderr).split())
         raise InputError(f"{words[0]} refuses: {said or 'it says nothing'}")

@@ -9,18 +9,19 @@ __all__ = ['STOPPED', 'writing_to', 'render_arrays', 'submit_tasks', 'submit_rep
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any
 
+from ..files import InputError, project_root, write_json, write_text
 from .launch import find_notebook
+from .slurm import Profile, ask, find_template, render, seconds_of, submit_scripts
+from .tasks import expand_grid, run_locally, write_lines, write_tasks
 from ..record.queue import read_queue
 from ..record.run_folder import RunFolder
-from .slurm import Profile, ask, find_template, render, seconds_of, submit_scripts
 from ..record.status import planned_runs
-from .tasks import expand_grid, run_locally, write_lines, write_tasks
-from ..files import InputError, project_root, write_json, write_text
 
 # %% ../../nbs/jobs/submit.ipynb #41bd7631
 @contextmanager
@@ -36,16 +37,31 @@ def writing_to(study: Path) -> Iterator[None]:
             study.rmdir()
 
 # %% ../../nbs/jobs/submit.ipynb #61505bf8
-def render_arrays(path: Path, n_tasks: int, profile: Profile) -> list[tuple[Path, int, int]]:  # script, first task, count
+def render_arrays(
+    path: Path, n_tasks: int, profile: Profile
+) -> list[tuple[Path, int, int]]:  # script, first task, count
     "Write the array scripts for the tasks in `path`, as many as the site's `max_array_size` asks for."
     command = Path(profile.environment) / "bin" / "mil-workbench"
     if set(str(path.parent)) & set('"\\\n'):
-        raise InputError(f"{path.parent}: Slurm cannot write logs into a folder with a double quote, a backslash or a line break in its path; rename it")
+        raise InputError(
+            f"{path.parent}: Slurm cannot write logs into a folder with a double quote, a backslash or a line break in its path; rename it"
+        )
     arrays = []
     for number, first in enumerate(range(0, n_tasks, profile.max_array_size)):
-        count, script = min(profile.max_array_size, n_tasks - first), path.with_name(f"{path.stem.replace('tasks', 'array')}-{number}.sbatch")
+        count, script = (
+            min(profile.max_array_size, n_tasks - first),
+            path.with_name(f"{path.stem.replace('tasks', 'array')}-{number}.sbatch"),
+        )
         text = render(
-            find_template(), profile, name=path.parent.parent.parent.name, folder=path.parent, project=project_root(), tasks=path, first=first, count=count, command=command,
+            find_template(),
+            profile,
+            name=path.parent.parent.parent.name,
+            folder=path.parent,
+            project=project_root(),
+            tasks=path,
+            first=first,
+            count=count,
+            command=command,
         )
         write_text(script, text)
         arrays.append((script, first, count))
@@ -58,19 +74,28 @@ def submit_tasks(study: Path, tasks: list[dict[str, Any]], profile: Profile, rep
     if queue is None:
         raise InputError("squeue does not answer, so it is not known what is queued already; try again in a moment")
     if len(queue) + len(tasks) + report > profile.max_submitted:
-        raise InputError(f"{len(tasks)} tasks and the {len(queue)} in the queue are more than the {profile.max_submitted} that {profile.path.name} allows (max_submitted); submit fewer at a time")
+        raise InputError(
+            f"{len(tasks)} tasks and the {len(queue)} in the queue are more than the {profile.max_submitted} that {profile.path.name} allows (max_submitted); submit fewer at a time"
+        )
     for task in tasks:
         if profile.with_gpu and task["given"].get("n_processes", 1) > profile.gpus:
-            raise InputError(f"n_processes {task['given']['n_processes']} needs as many GPUs: {profile.path.name} has gpus {profile.gpus}")
+            raise InputError(
+                f"n_processes {task['given']['n_processes']} needs as many GPUs: {profile.path.name} has gpus {profile.gpus}"
+            )
     if not (Path(profile.environment) / "bin" / "mil-workbench").exists():
-        raise InputError(f"{profile.path}: environment {profile.environment} has no bin/mil-workbench; make it there, or fill in where it is")
+        raise InputError(
+            f"{profile.path}: environment {profile.environment} has no bin/mil-workbench; make it there, or fill in where it is"
+        )
     earlier = {place.split("_")[0] for _, place, _ in planned_runs(study) if place in queue}
     path = write_tasks(study, tasks)
     try:
         arrays = render_arrays(path, len(tasks), profile)
 
         def note(jobs: list[str]) -> None:
-            write_json(path.with_name("jobs.json"), [{"job": job, "first": first, "count": count} for job, (_, first, count) in zip(jobs, arrays)])
+            write_json(
+                path.with_name("jobs.json"),
+                [{"job": job, "first": first, "count": count} for job, (_, first, count) in zip(jobs, arrays)],
+            )
 
         jobs = submit_scripts([script for script, _, _ in arrays], note)
     except BaseException:
@@ -88,7 +113,9 @@ def submit_report(study: Path, folder: Path, profile: Profile, jobs: list[str]) 
     path = folder / "report.jsonl"
     write_lines(path, expand_grid(find_notebook("crossval_report"), {"study": [study.name]}))
     partition = next((name for name, facts in profile.partitions.items() if not facts.get("gpu")), profile.partition)
-    modest = replace(profile, partition=partition, time=min(profile.time, "01:00:00", key=seconds_of), cores=min(profile.cores, 2))
+    modest = replace(
+        profile, partition=partition, time=min(profile.time, "01:00:00", key=seconds_of), cores=min(profile.cores, 2)
+    )
     [(script, _, _)] = render_arrays(path, 1, modest)
     return ask("sbatch", "--parsable", f"--dependency=afterany:{':'.join(jobs)}", str(script)).strip().split(";")[0]
 
@@ -112,6 +139,8 @@ def run_here(study: Path, tasks: list[dict[str, Any]], n_workers: int, report: b
     states = run_locally(path, len(tasks), n_workers, tell)
     bar.close()
     if report and not STOPPED & set(states):
-        write_lines(path.with_name("report.jsonl"), expand_grid(find_notebook("crossval_report"), {"study": [study.name]}))
+        write_lines(
+            path.with_name("report.jsonl"), expand_grid(find_notebook("crossval_report"), {"study": [study.name]})
+        )
         states += run_locally(path.with_name("report.jsonl"), 1, 1, lambda number, state: print(f"report: {state}"))
     return 0 if set(states) <= {"finished"} else os.EX_TEMPFAIL if STOPPED & set(states) else 1

@@ -15,20 +15,27 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
+from ..files import InputError, project_root, resolve, write_text
 from .launch import find_notebook, handle, launch
 from ..record.parameters import Parameter, check_values, parse_text, read_parameters
 from ..record.rules import plan_run
 from ..record.spaces import plan_trials
 from ..record.status import State, planned_runs, read_tasks
-from ..files import InputError, project_root, resolve, write_text
 
 # %% ../../nbs/jobs/tasks.ipynb #269c0713
-ONE_VALUE = ("patch_pattern", "base", "space", "positive_class", "stain_map")  # texts in which a comma is part of the value
+ONE_VALUE = (
+    "patch_pattern",
+    "base",
+    "space",
+    "positive_class",
+    "stain_map",
+)  # texts in which a comma is part of the value
 
 
 def parse_values(parameter: Parameter, text: str) -> list[Any]:
@@ -61,7 +68,10 @@ def require_distinct(name: str, values: list[Any]) -> list[Any]:
 def expand_grid(notebook: Path, grid: Mapping[str, list[Any]]) -> list[dict[str, Any]]:
     "A task for each combination in `grid`: notebook, run_name, and the parameters given."
     parameters = read_parameters(notebook)
-    grid = {name: require_distinct(name, [check_values(parameters, {name: value})[name] for value in values]) for name, values in grid.items()}
+    grid = {
+        name: require_distinct(name, [check_values(parameters, {name: value})[name] for value in values])
+        for name, values in grid.items()
+    }
     defaults = {name: parameter.default for name, parameter in parameters.items()}
     tasks: dict[str, dict[str, Any]] = {}
     for combination in itertools.product(*grid.values()):
@@ -85,7 +95,11 @@ def write_grid(path: Path, notebook: Path) -> None:
     "Write a grid file for `notebook` with nothing chosen in it."
     if path.exists():
         raise InputError(f"{path}: is there already; edit it, or give the study another name")
-    lines = [f"# What the runs of this study are given, beside the defaults of {_short(notebook)}. Take a line in by removing its #;", "# a list, such as fold: [0, 1, 2, 3, 4], runs every combination. Then: mil-workbench submit NOTEBOOK --study NAME", ""]
+    lines = [
+        f"# What the runs of this study are given, beside the defaults of {_short(notebook)}. Take a line in by removing its #;",
+        "# a list, such as fold: [0, 1, 2, 3, 4], runs every combination. Then: mil-workbench submit NOTEBOOK --study NAME",
+        "",
+    ]
     for parameter in read_parameters(notebook).values():
         if parameter.name not in ("study", "run_name", "resume"):
             default = "null" if parameter.default is None else json.dumps(parameter.default)
@@ -106,13 +120,20 @@ def read_grid(path: Path, parameters: Mapping[str, Parameter]) -> dict[str, list
     if not isinstance(values, dict):
         raise InputError(f"{path}: a grid has lines of the form name: value")
     listed = {name: value if isinstance(value, list) else [value] for name, value in values.items()}
-    return {name: require_distinct(f"{path}: {name}", [_number(parameters.get(name), value) for value in values]) for name, values in listed.items()}
+    return {
+        name: require_distinct(f"{path}: {name}", [_number(parameters.get(name), value) for value in values])
+        for name, values in listed.items()
+    }
 
 
 def _number(parameter: Parameter | None, value: Any) -> Any:
     "YAML 1.1 takes 1e-4, without a point, for text; where a number is asked for it is one."
     try:
-        return float(value) if isinstance(value, str) and parameter is not None and parameter.base in (int, float) else value
+        return (
+            float(value)
+            if isinstance(value, str) and parameter is not None and parameter.base in (int, float)
+            else value
+        )
     except ValueError:
         return value
 
@@ -150,7 +171,9 @@ def read_task(tasks: Path, number: int) -> dict[str, Any]:
     "Line `number`, counted from 0, of a file of tasks."
     there = read_tasks(tasks)
     if not 0 <= number < len(there):
-        raise InputError(f"{tasks}: has no task {number}; its {len(there)} are numbered from 0, as Slurm numbers the tasks of an array")
+        raise InputError(
+            f"{tasks}: has no task {number}; its {len(there)} are numbered from 0, as Slurm numbers the tasks of an array"
+        )
     return there[number]
 
 
@@ -171,12 +194,23 @@ def run_locally(tasks: Path, n_tasks: int, n_workers: int, after_each: Callable[
     starting, is_over = threading.RLock(), False  # the lock: no task starts unseen while the others are stopped
 
     def one(number: int) -> str:
-        command = [sys.executable, "-m", "mil_workbench.jobs.cli", "run-task", str(tasks), str(number), "--parent", str(os.getpid())]
+        command = [
+            sys.executable,
+            "-m",
+            "mil_workbench.jobs.cli",
+            "run-task",
+            str(tasks),
+            str(number),
+            "--parent",
+            str(os.getpid()),
+        ]
         with open(tasks.parent / "logs" / f"{tasks.stem}-{number + 1}.log", "ab") as log:
             with starting:
                 if is_over:
                     return "waiting"
-                process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
+                process = subprocess.Popen(
+                    command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+                )
                 running.append(process)
             state = {0: "finished", 75: "interrupted"}.get(process.wait(), "failed")
         after_each(number, state)
@@ -187,7 +221,10 @@ def run_locally(tasks: Path, n_tasks: int, n_workers: int, after_each: Callable[
         if number == signal.SIGHUP and is_over:  # a terminal may say twice that it closes
             return
         with suppress(OSError):  # it may be gone
-            os.write(2, f"{signal.Signals(number).name}: {'ending the tasks at once' if is_over else 'each task finishes its batch and keeps its state; once more ends them at once'}\n".encode())
+            os.write(
+                2,
+                f"{signal.Signals(number).name}: {'ending the tasks at once' if is_over else 'each task finishes its batch and keeps its state; once more ends them at once'}\n".encode(),
+            )
         is_over = True
         with starting:
             for process in running:

@@ -23,7 +23,9 @@ VOLUME_SIZE = (32, 64, 64)  # slices, height, width
 def resize_volume(slices: Tensor) -> Tensor:  # (N, C, H, W), uint8 in 0..255 or float in 0..1 -> (C, 32, 64, 64)
     "The slices of one volume, scaled to 0..1 and resized to VOLUME_SIZE."
     if slices.ndim != 4:
-        raise InputError(f"a 3D model takes volumes of slices (N, C, H, W), not instances of shape {tuple(slices.shape[1:])}; choose another model")
+        raise InputError(
+            f"a 3D model takes volumes of slices (N, C, H, W), not instances of shape {tuple(slices.shape[1:])}; choose another model"
+        )
     scaled = slices.float() / 255 if slices.dtype == torch.uint8 else slices
     return F.interpolate(scaled.transpose(0, 1)[None], VOLUME_SIZE, mode="area")[0]
 

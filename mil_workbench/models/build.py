@@ -7,8 +7,9 @@ __all__ = ['MODELS', 'model_options', 'build_model']
 
 # %% ../../nbs/models/build.ipynb #e7286d83
 import inspect
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Callable
+from typing import Any
 
 from torch import nn
 
@@ -19,8 +20,8 @@ from .encoders import Encoder
 from .ensemble import EnsembleMIL
 from .hierarchical import HierarchicalAttentionMIL
 from .layers import Embedding, Standardise
-from .pooling import AttentionMIL, PoolingMIL
 from .outside import build_outside, is_outside
+from .pooling import AttentionMIL, PoolingMIL
 from .presence import ConceptPresenceMIL, MaxInstanceMIL
 from .published import ClamSB, DeepSupervisionMIL, TransformerMIL
 
@@ -44,14 +45,17 @@ MODELS = {
 def model_options(name: str) -> set[str]:
     "The options that the model `name` takes."
     if name not in MODELS:
-        raise InputError(f"model {name!r} is not known; give one of {', '.join(MODELS)}, or a class of your own as package.module:Class")
+        raise InputError(
+            f"model {name!r} is not known; give one of {', '.join(MODELS)}, or a class of your own as package.module:Class"
+        )
     fixed = {"in_features", "n_classes", "gated", "pooling"}
     return set(inspect.signature(MODELS[name]).parameters) - fixed
 
 # %% ../../nbs/models/build.ipynb #1a8ea773
 def build_model(
     name: str,
-    in_features: int | None,  # of an instance; channels of a slice for volume3d; None where an encoder gives the features
+    in_features: int
+    | None,  # of an instance; channels of a slice for volume3d; None where an encoder gives the features
     n_classes: int,
     encoder: dict[str, Any] | None = None,  # of images: what `Encoder` takes, and `chunk`, the images encoded at a time
     pretrained: bool = True,  # False leaves out reading the encoder's weights, where a checkpoint's will follow
@@ -61,17 +65,25 @@ def build_model(
     **options: Any,
 ) -> nn.Module:
     "The model `name`, with an `encoder` before it if one is described, or an ensemble of such models; its `description` builds it again."
-    several = ({"members": members} if members > 1 else {}) | ({"feature_dropout": feature_dropout} if feature_dropout else {}) | ({"clip_features": True} if clip_features else {})
+    several = (
+        ({"members": members} if members > 1 else {})
+        | ({"feature_dropout": feature_dropout} if feature_dropout else {})
+        | ({"clip_features": True} if clip_features else {})
+    )
     if is_outside(name):
         if encoder is not None:
-            raise InputError(f"model {name} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
+            raise InputError(
+                f"model {name} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen"
+            )
         model = _once_or_often(lambda: build_outside(name, in_features, n_classes, options), members)
         _set_scalers(model, clip_features)
         model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **several, **options}
         return model
     unknown = sorted(set(options) - model_options(name))
     if unknown:
-        raise InputError(f"model {name} has no option {unknown[0]!r}; it takes {', '.join(sorted(model_options(name)))}")
+        raise InputError(
+            f"model {name} has no option {unknown[0]!r}; it takes {', '.join(sorted(model_options(name)))}"
+        )
     described = {}
     if encoder is not None:
         if name == "volume3d":
@@ -80,7 +92,9 @@ def build_model(
         network = Encoder(**{key: value for key, value in encoder.items() if key != "chunk"}, pretrained=pretrained)
         in_features, described = network.out_features, {"encoder": network.description | {"chunk": chunk}}
     if encoder is not None and members > 1:
-        raise InputError("members: an encoder that trains cannot have several models behind it; leave train_encoder out, so that it is frozen, or members")
+        raise InputError(
+            "members: an encoder that trains cannot have several models behind it; leave train_encoder out, so that it is frozen, or members"
+        )
     model = _once_or_often(lambda: MODELS[name](in_features=in_features, n_classes=n_classes, **options), members)
     _set_scalers(model, clip_features)
     for part in model.modules():
@@ -88,7 +102,14 @@ def build_model(
             part.feature_dropout = feature_dropout
     if encoder is not None:
         model.embedding.encoder, model.embedding.chunk = network, chunk
-    model.description = {"name": name, "in_features": in_features, "n_classes": n_classes, **described, **several, **options}
+    model.description = {
+        "name": name,
+        "in_features": in_features,
+        "n_classes": n_classes,
+        **described,
+        **several,
+        **options,
+    }
     return model
 
 # %% ../../nbs/models/build.ipynb #9194ec7b

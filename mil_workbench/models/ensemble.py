@@ -7,7 +7,7 @@ __all__ = ['within_member', 'mean_of', 'EnsembleMIL']
 
 # %% ../../nbs/models/ensemble.ipynb #67801622
 import re
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn

@@ -6,7 +6,7 @@
 __all__ = ['instance_weights', 'HierarchicalAttentionMIL']
 
 # %% ../../nbs/models/hierarchical.ipynb #7487154c
-from typing import Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
@@ -16,7 +16,9 @@ from .pooling import AttentionScores, attention_pool
 from .segments import segment_softmax, segment_sum
 
 # %% ../../nbs/models/hierarchical.ipynb #ff35a4eb
-def instance_weights(attention: Mapping[str, Tensor], levels: Sequence[Level]) -> Tensor:  # (N,), summing to 1 in each bag
+def instance_weights(
+    attention: Mapping[str, Tensor], levels: Sequence[Level]
+) -> Tensor:  # (N,), summing to 1 in each bag
     "The product of each instance's weights down the `levels`."
     weights = next(iter(attention.values())).new_ones(len(levels[-1].sizes))  # one of each bag
     for level in reversed(levels):
@@ -50,7 +52,9 @@ class HierarchicalAttentionMIL(nn.Module):
 
     def forward(self, batch: BagBatch) -> MILOutput:
         lowest, *higher = batch.levels
-        pooled, weights = attention_pool(batch, self.embedding, self.attention[lowest.name], lowest.offsets)  # (G, H), (N,)
+        pooled, weights = attention_pool(
+            batch, self.embedding, self.attention[lowest.name], lowest.offsets
+        )  # (G, H), (N,)
         attention = {lowest.name: weights}
         for level in higher:
             attention[level.name] = weights = segment_softmax(self.attention[level.name](pooled), level.offsets)  # (G,)

@@ -9,8 +9,8 @@ __all__ = ['MILOutput', 'Standardise', 'fit_scalers', 'give_back_memory', 'ReLUD
 # %% ../../nbs/models/layers.ipynb #f4813919
 import ctypes
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Callable
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,9 @@ class MILOutput:
     scores: Tensor | None = None  # (N, K) what the selector ranks instances by; K = 1 for two classes
     selection: Tensor | None = None  # (N, K) selection weights, summing to 1 in each bag
     instance_logits: Tensor | None = None  # (N, K) the scores before any squashing
-    losses: dict[str, Tensor] = field(default_factory=dict)  # in training, what the model adds to the loss by itself, weighted
+    losses: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # in training, what the model adds to the loss by itself, weighted
     members: tuple["MILOutput", ...] = ()  # in training, the outputs that each have a loss of their own
 
 # %% ../../nbs/models/layers.ipynb #0ad38e74
@@ -55,7 +57,11 @@ class Standardise(nn.Module):
             difference = instances.mean(0) - mean
             total = n + len(instances)
             # Chan, Golub and LeVeque (1983): means and squared deviations of two parts, joined
-            squares = squares + (instances - instances.mean(0)).square().sum(0) + difference.square() * n * len(instances) / total
+            squares = (
+                squares
+                + (instances - instances.mean(0)).square().sum(0)
+                + difference.square() * n * len(instances) / total
+            )
             mean, n = mean + difference * len(instances) / total, total
         farthest = torch.maximum(highest - mean, mean - lowest)
         deviation = torch.maximum((squares / n).sqrt(), farthest / self.LARGEST)
@@ -154,8 +160,12 @@ class Embedding(nn.Module):
     def weight(self) -> Tensor:  # (hidden_features, in_features)
         return drop_columns(self.linear.weight, self.feature_dropout if self.training else 0.0)
 
-    def project(self, features: Tensor, folded: tuple[Tensor, Tensor] | None = None) -> Tensor:  # (N, in_features) -> (N, hidden_features)
-        if torch.is_autocast_enabled(features.device.type):  # half precision would round away what stands on a large mean
+    def project(
+        self, features: Tensor, folded: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:  # (N, in_features) -> (N, hidden_features)
+        if torch.is_autocast_enabled(
+            features.device.type
+        ):  # half precision would round away what stands on a large mean
             return self.activation(F.linear(self.standardise(features), self.weight(), self.linear.bias))
         weight, bias = folded or self.folded()
         features = self.standardise(features) if self.standardise.clips else features.to(weight.dtype)
@@ -182,7 +192,9 @@ class Embedding(nn.Module):
         for start in range(0, n, self.chunk):
             # checkpoint restores the random numbers of those devices on which it sees an argument: hence the tensor
             arguments = (start, min(start + self.chunk, n), self.linear.weight)
-            parts.append(checkpoint(embed_chunk, *arguments, use_reentrant=False) if keeps_nothing else embed_chunk(*arguments))
+            parts.append(
+                checkpoint(embed_chunk, *arguments, use_reentrant=False) if keeps_nothing else embed_chunk(*arguments)
+            )
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 # %% ../../nbs/models/layers.ipynb #6b56ef6b
@@ -193,7 +205,9 @@ def flat_attention(batch: BagBatch, weights: Tensor) -> dict[str, Tensor]:  # (N
 
 def multilayer(in_features: int, out_features: int, layers: int, dropout: float = 0.0) -> nn.Sequential:
     "A network of `layers` linear layers, with ReLU and Dropout between them."
-    hidden = [m for _ in range(layers - 1) for m in (nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(dropout))]
+    hidden = [
+        m for _ in range(layers - 1) for m in (nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(dropout))
+    ]
     return nn.Sequential(*hidden, nn.Linear(in_features, out_features))
 
 

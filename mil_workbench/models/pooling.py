@@ -31,7 +31,14 @@ def gated_tanh(values: Tensor, gates: Tensor) -> Tensor:
 class AttentionScores(nn.Module):
     "A score per embedded instance (Ilse et al. 2018, equations 8 and 9): (N, hidden_features) -> (N,)."
 
-    def __init__(self, hidden_features: int, attention_features: int = 128, gated: bool = False, layers: int = 1, dropout: float = 0.0):
+    def __init__(
+        self,
+        hidden_features: int,
+        attention_features: int = 128,
+        gated: bool = False,
+        layers: int = 1,
+        dropout: float = 0.0,
+    ):
         super().__init__()
         self.gated = gated
         self.project = nn.Linear(hidden_features, attention_features * (2 if gated else 1))
@@ -115,7 +122,9 @@ def attention_pool(
         # checkpoint restores the random numbers of those devices on which it sees an argument: hence the tensor
         arguments = (start, sizes, batch.labels)
         keeps_nothing = checkpointing and torch.is_grad_enabled()
-        parts.append(checkpoint(pool_block, *arguments, use_reentrant=False) if keeps_nothing else pool_block(*arguments))
+        parts.append(
+            checkpoint(pool_block, *arguments, use_reentrant=False) if keeps_nothing else pool_block(*arguments)
+        )
         start += sum(sizes)
     pooled, weights, *log_sum_exp = (torch.cat(part) if len(parts) > 1 else part[0] for part in zip(*parts))
     if is_cut:  # the pieces of a group are pooled in turn

@@ -60,14 +60,18 @@ class ConceptPresenceMIL(nn.Module):
         self.embedding = Embedding(in_features, hidden_features, dropout)
         self.project = nn.Linear(hidden_features, concept_features)
         self.concepts = nn.Parameter(torch.randn(concepts, concept_features) / 2)
-        self.sharpness = nn.Parameter(torch.ones(concepts))  # log of 1 / width²: at first an instance half shows a concept
+        self.sharpness = nn.Parameter(
+            torch.ones(concepts)
+        )  # log of 1 / width²: at first an instance half shows a concept
         self.classifier = MonotoneLinear(concepts, n_classes - 1)
 
     def detect(self, embedded: Tensor) -> Tensor:  # (N, H) -> (N, concepts), -1 to 1
         "How far each instance shows each concept: a Gaussian of the mean squared distance."
         placed, width = self.project(embedded), self.concepts.shape[1]
         products = placed @ self.concepts.T
-        distance = (placed.square().sum(1, keepdim=True) - 2 * products + self.concepts.square().sum(1)).clamp_min(0) / width
+        distance = (placed.square().sum(1, keepdim=True) - 2 * products + self.concepts.square().sum(1)).clamp_min(
+            0
+        ) / width
         return 2 * torch.exp(-distance * self.sharpness.exp()) - 1
 
     def forward(self, batch: BagBatch) -> MILOutput:

@@ -14,10 +14,11 @@ import json
 import math
 import subprocess
 import tokenize
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 from ..files import InputError, checkout
 
@@ -39,7 +40,13 @@ class Parameter:
 
     def describe(self) -> str:
         "What may be given, for a person."
-        kind = "one of " + ", ".join(map(str, self.choices)) if self.choices else {"str": "text", "int": "a whole number", "float": "a number", "bool": "True or False"}[self.base.__name__]
+        kind = (
+            "one of " + ", ".join(map(str, self.choices))
+            if self.choices
+            else {"str": "text", "int": "a whole number", "float": "a number", "bool": "True or False"}[
+                self.base.__name__
+            ]
+        )
         return kind + (" or None" if self.optional else "")
 
 
@@ -53,7 +60,9 @@ def _parse_type(annotation: ast.expr) -> tuple[type | None, tuple | None, bool]:
     if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
         choices = ast.literal_eval(annotation.slice)
         return None, choices if isinstance(choices, tuple) else (choices,), False
-    raise ValueError(f"its type {ast.unparse(annotation)} is not bool, int, float, str or Literal[…], with or without | None")
+    raise ValueError(
+        f"its type {ast.unparse(annotation)} is not bool, int, float, str or Literal[…], with or without | None"
+    )
 
 # %% ../../nbs/record/parameters.ipynb #76fc10c3
 def parse_parameters(source: str) -> dict[str, Parameter]:
@@ -66,11 +75,15 @@ def parse_parameters(source: str) -> dict[str, Parameter]:
     parameters = {}
     for line in lines:
         if not (isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.value is not None):
-            raise InputError(f"parameters cell, line {line.lineno}: `{ast.unparse(line)}` is not of the form name: type = default  # help")
+            raise InputError(
+                f"parameters cell, line {line.lineno}: `{ast.unparse(line)}` is not of the form name: type = default  # help"
+            )
         name = line.target.id
         try:
             base, choices, optional = _parse_type(line.annotation)
-            parameter = Parameter(name, ast.unparse(line.annotation), base, choices, optional, None, comments.get(line.end_lineno, ""))
+            parameter = Parameter(
+                name, ast.unparse(line.annotation), base, choices, optional, None, comments.get(line.end_lineno, "")
+            )
             default = check_value(parameter, ast.literal_eval(line.value))
         except ValueError as error:
             raise InputError(f"parameters cell, {name}: {error}") from None
@@ -107,7 +120,11 @@ def check_value(parameter: Parameter, value: Any) -> Any:
         return float(value)
     elif type(value) is parameter.base and parameter.base is not float:
         return value
-    remedy = f"; papermill reads digits as a number, give it with -r {parameter.name} {value}" if parameter.base is str and type(value) in (int, float) else ""
+    remedy = (
+        f"; papermill reads digits as a number, give it with -r {parameter.name} {value}"
+        if parameter.base is str and type(value) in (int, float)
+        else ""
+    )
     raise InputError(f"{parameter.name} must be {parameter.describe()}, not {value!r}{remedy}")
 
 
@@ -129,7 +146,10 @@ def check_values(parameters: Mapping[str, Parameter], values: Mapping[str, Any])
     for name in values:
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
-            raise InputError(f"there is no parameter {name!r}" + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(parameters)}"))
+            raise InputError(
+                f"there is no parameter {name!r}"
+                + (f"; did you mean {near[0]}?" if near else f"; there are {', '.join(parameters)}")
+            )
     return {name: check_value(parameters[name], value) for name, value in values.items()}
 
 # %% ../../nbs/record/parameters.ipynb #f00d0792
@@ -139,16 +159,22 @@ def shipped_parameters(name: str) -> dict[str, Parameter]:
     path = checkout() / "nbs" / "runs" / f"{name}.ipynb"
     parameters = read_parameters(path)
     try:
-        committed = subprocess.run(["git", "-C", path.parent, "show", f"HEAD:./{path.name}"], capture_output=True, text=True)
+        committed = subprocess.run(
+            ["git", "-C", path.parent, "show", f"HEAD:./{path.name}"], capture_output=True, text=True
+        )
     except OSError:  # no git on this machine
         return parameters
     before = _parameters_in(committed.stdout, path) if committed.returncode == 0 else {}
-    return {name: replace(parameter, default=before[name].default) if name in before else parameter for name, parameter in parameters.items()}
+    return {
+        name: replace(parameter, default=before[name].default) if name in before else parameter
+        for name, parameter in parameters.items()
+    }
 
 # %% ../../nbs/record/parameters.ipynb #e7279fd1
 def notebook_parameters(
     namespace: Mapping[str, Any],  # the running notebook's globals()
-    ours: Mapping[str, Parameter] | None = None,  # of the workbench's own notebook, `shipped_parameters`; None: those of the cell itself
+    ours: Mapping[str, Parameter]
+    | None = None,  # of the workbench's own notebook, `shipped_parameters`; None: those of the cell itself
 ) -> tuple[dict[str, Any], set[str], dict[str, Any]]:  # values, names given, defaults
     "The checked values of the running notebook's parameters, which of them were given, and the defaults."
     written, injected = None, {}
@@ -157,8 +183,14 @@ def notebook_parameters(
             lines = ast.parse(source).body
         except SyntaxError:  # a cell with shell magic
             continue
-        names = [line.target.id for line in lines if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)]
-        by_hand = {line.targets[0].id: _literal(line.value) for line in lines if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)}
+        names = [
+            line.target.id for line in lines if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name)
+        ]
+        by_hand = {
+            line.targets[0].id: _literal(line.value)
+            for line in lines
+            if isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
+        }
         if written is not None and source.startswith("# Parameters\n"):
             injected = by_hand
         elif set(names) & set(ours) if ours is not None else names and len(names) == len(lines):

@@ -25,7 +25,11 @@ def own_job() -> str | None:
 
 def own_ids() -> dict[str, str]:
     "All numbers by which Slurm knows this process, for a record."
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith("SLURM_") and name.endswith(("_ID", "_RESTART_COUNT"))}
+    return {
+        name: value
+        for name, value in sorted(os.environ.items())
+        if name.startswith("SLURM_") and name.endswith(("_ID", "_RESTART_COUNT"))
+    }
 
 # %% ../../nbs/record/queue.ipynb #27ed5828
 def ask_squeue(*words: str) -> subprocess.CompletedProcess | None:
@@ -56,5 +60,17 @@ def is_running(job: str, queue: dict[str, str] | None = None) -> bool:
 
 
 NOT_RUNNING = (  # "": Slurm knows none of that number any more
-    "", "PENDING", "REQUEUED", "REQUEUE_HOLD", "CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE",
+    "",
+    "PENDING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "CANCELLED",
+    "COMPLETED",
+    "FAILED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+    "DEADLINE",
 )

@@ -11,35 +11,61 @@ __all__ = ['SEED', 'PRESETS', 'LEAST', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_
 import difflib
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
+from ..files import InputError, hash_value, resolve
 from .parameters import shipped_parameters
 from .run_folder import WITHOUT_EFFECT, RunFolder
-from ..files import InputError, hash_value, resolve
 
 # %% ../../nbs/record/rules.ipynb #c1383f36
 SEED = {
-    "model": "dual_stream", "selector_scores": "sigmoid", "lr": 1e-4, "classifier_lr": 2e-4,
-    "epochs": 60, "batch_size": 4, "bag_size": 64, "sampling_strategy": "random", "patience": None,
+    "model": "dual_stream",
+    "selector_scores": "sigmoid",
+    "lr": 1e-4,
+    "classifier_lr": 2e-4,
+    "epochs": 60,
+    "batch_size": 4,
+    "bag_size": 64,
+    "sampling_strategy": "random",
+    "patience": None,
 }
 PRESETS = {
     "recommended": {},
-    "seed_start": SEED | {
-        "critical_selection_mode": "hard", "temperature_start": 1.0, "temperature_end": 1.0, "temperature_schedule": "constant",
-        "label_smoothing": 0.0, "warmup_epochs": 5, "grad_clip": 1.0, "gradient_audit": "warn",
+    "seed_start": SEED
+    | {
+        "critical_selection_mode": "hard",
+        "temperature_start": 1.0,
+        "temperature_end": 1.0,
+        "temperature_schedule": "constant",
+        "label_smoothing": 0.0,
+        "warmup_epochs": 5,
+        "grad_clip": 1.0,
+        "gradient_audit": "warn",
     },
-    "seed_fix": SEED | {
-        "critical_selection_mode": "soft", "temperature_start": 10.0, "temperature_end": 1.0, "temperature_schedule": "linear",
-        "label_smoothing": 0.1, "entropy_weight": 0.01, "confidence_weight": 0.01, "confidence_form": "range",
-        "warmup_epochs": 10, "grad_clip": 0.5, "amp": True,
+    "seed_fix": SEED
+    | {
+        "critical_selection_mode": "soft",
+        "temperature_start": 10.0,
+        "temperature_end": 1.0,
+        "temperature_schedule": "linear",
+        "label_smoothing": 0.1,
+        "entropy_weight": 0.01,
+        "confidence_weight": 0.01,
+        "confidence_form": "range",
+        "warmup_epochs": 10,
+        "grad_clip": 0.5,
+        "amp": True,
     },
 }
 
 
 def apply_preset(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
     "`values` with those of their preset, but for the ones that were given; a warm-up that was not given is shorter than the training."
-    return shorten_warmup({**values, **{name: value for name, value in PRESETS[values["preset"]].items() if name not in given}}, given)
+    return shorten_warmup(
+        {**values, **{name: value for name, value in PRESETS[values["preset"]].items() if name not in given}}, given
+    )
 
 
 def shorten_warmup(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]:
@@ -49,14 +75,52 @@ def shorten_warmup(values: Mapping[str, Any], given: set[str]) -> dict[str, Any]
 
 # %% ../../nbs/record/rules.ipynb #e237365e
 LEAST = {  # name: (least value, whether it may be reached)
-    "fold": (0, True), "n_folds": (2, True), "epochs": (1, True), "batch_size": (1, True), "max_instances": (1, True), "bag_size": (1, True),
-    "top_k": (1, True), "temperature_start": (0, False), "temperature_end": (0, False), "label_smoothing": (0, True), "focal_alpha": (0, False),
-    "focal_gamma": (0, True), "entropy_weight": (0, True), "confidence_weight": (0, True), "max_instance_weight": (0, True),
-    "two_phase_epoch": (1, True), "lr": (0, False), "classifier_lr": (0, False), "weight_decay": (0, True), "dropout": (0, True),
-    "attention_layers": (1, True), "members": (1, True), "feature_dropout": (0, True), "classifier_layers": (1, True), "warmup_epochs": (0, True), "grad_clip": (0, False), "ema": (0, False), "min_epochs": (1, True), "patience": (1, True),
-    "n_processes": (1, True), "seed": (0, True), "folds_seed": (0, True), "slice_size": (32, True), "encoder_chunk": (1, True), "encoder_lr": (0, False),
-    "accumulate": (1, True), "patch_size": (16, True), "um_per_pixel": (0, False), "patches_per_section": (1, True),
-    "attention_dropout": (0, True), "classifier_dropout": (0, True), "shard": (0, True), "n_shards": (1, True), "worker": (0, True), "trials": (1, True), "folds_per_trial": (1, True),
+    "fold": (0, True),
+    "n_folds": (2, True),
+    "epochs": (1, True),
+    "batch_size": (1, True),
+    "max_instances": (1, True),
+    "bag_size": (1, True),
+    "top_k": (1, True),
+    "temperature_start": (0, False),
+    "temperature_end": (0, False),
+    "label_smoothing": (0, True),
+    "focal_alpha": (0, False),
+    "focal_gamma": (0, True),
+    "entropy_weight": (0, True),
+    "confidence_weight": (0, True),
+    "max_instance_weight": (0, True),
+    "two_phase_epoch": (1, True),
+    "lr": (0, False),
+    "classifier_lr": (0, False),
+    "weight_decay": (0, True),
+    "dropout": (0, True),
+    "attention_layers": (1, True),
+    "members": (1, True),
+    "feature_dropout": (0, True),
+    "classifier_layers": (1, True),
+    "warmup_epochs": (0, True),
+    "grad_clip": (0, False),
+    "ema": (0, False),
+    "min_epochs": (1, True),
+    "patience": (1, True),
+    "n_processes": (1, True),
+    "seed": (0, True),
+    "folds_seed": (0, True),
+    "slice_size": (32, True),
+    "encoder_chunk": (1, True),
+    "encoder_lr": (0, False),
+    "accumulate": (1, True),
+    "patch_size": (16, True),
+    "um_per_pixel": (0, False),
+    "patches_per_section": (1, True),
+    "attention_dropout": (0, True),
+    "classifier_dropout": (0, True),
+    "shard": (0, True),
+    "n_shards": (1, True),
+    "worker": (0, True),
+    "trials": (1, True),
+    "folds_per_trial": (1, True),
 }
 
 
@@ -74,10 +138,20 @@ def require_folder_names(values: Mapping[str, Any]) -> None:
         value = values[name]
         if value is None:
             continue
-        if not value.strip() or value != value.strip() or value[0] in "-." or not is_plain(value) or (name, value) == ("run_name", "submitted"):
-            raise InputError(f"{name} {value!r} cannot be a folder's name; letters, digits, spaces within, - and _ always can")
+        if (
+            not value.strip()
+            or value != value.strip()
+            or value[0] in "-."
+            or not is_plain(value)
+            or (name, value) == ("run_name", "submitted")
+        ):
+            raise InputError(
+                f"{name} {value!r} cannot be a folder's name; letters, digits, spaces within, - and _ always can"
+            )
         if len(value.encode()) > LONGEST_NAME:
-            raise InputError(f"{name} {value[:20]}… is too long for a folder's name: it has {len(value.encode())} bytes, at most {LONGEST_NAME} are possible")
+            raise InputError(
+                f"{name} {value[:20]}… is too long for a folder's name: it has {len(value.encode())} bytes, at most {LONGEST_NAME} are possible"
+            )
 
 
 LONGEST_NAME = 200  # bytes; file systems end at 255, and a name gets endings
@@ -91,8 +165,16 @@ def is_plain(text: str) -> bool:
 ENCODER_ONLY = ("encoder", "encoder_weights", "train_encoder", "encoder_chunk", "encoder_lr", "augment")
 TRAINED_ENCODER_ONLY = ("encoder_chunk", "encoder_lr", "augment")
 SELECTOR_ONLY = (
-    "critical_selection_mode", "selector_scores", "top_k", "temperature_start", "temperature_end", "temperature_schedule",
-    "two_phase_epoch", "confidence_weight", "confidence_form", "max_instance_weight",
+    "critical_selection_mode",
+    "selector_scores",
+    "top_k",
+    "temperature_start",
+    "temperature_end",
+    "temperature_schedule",
+    "two_phase_epoch",
+    "confidence_weight",
+    "confidence_form",
+    "max_instance_weight",
 )
 WITH_ATTENTION = ("abmil", "gated_abmil", "clam_sb", "transformer", "dual_stream", "hierarchical_attention")
 LAYER_OPTIONS = {  # which of these a model takes
@@ -103,23 +185,47 @@ LAYER_OPTIONS = {  # which of these a model takes
 }
 
 
-MODEL_NAMES = ("mean", "max", "max_instance", "concept_presence", "abmil", "gated_abmil", "clam_sb", "transformer", "deep_supervision", "dual_stream", "hierarchical_attention", "volume3d")
+MODEL_NAMES = (
+    "mean",
+    "max",
+    "max_instance",
+    "concept_presence",
+    "abmil",
+    "gated_abmil",
+    "clam_sb",
+    "transformer",
+    "deep_supervision",
+    "dual_stream",
+    "hierarchical_attention",
+    "volume3d",
+)
 
 
 def require_model(name: str) -> None:
     "Raise an `InputError` for what is neither a model of the workbench nor written like one from outside."
     if name not in MODEL_NAMES and not re.fullmatch(r"(padded:)?\w+(\.\w+)*:\w+", name):
         module, _, attribute = name.rpartition(".")
-        near = [f"{module}:{attribute}"] if module and ":" not in name else difflib.get_close_matches(name, MODEL_NAMES, n=1)
-        raise InputError(f"model must be one of {', '.join(MODEL_NAMES)}, a class of your own as package.module:Class (padded:package.module:Class if it takes tensors), or one of torchmil's such as torchmil:TransMIL, not {name!r}" + (f"; did you mean {near[0]}?" if near else ""))
+        near = (
+            [f"{module}:{attribute}"]
+            if module and ":" not in name
+            else difflib.get_close_matches(name, MODEL_NAMES, n=1)
+        )
+        raise InputError(
+            f"model must be one of {', '.join(MODEL_NAMES)}, a class of your own as package.module:Class (padded:package.module:Class if it takes tensors), or one of torchmil's such as torchmil:TransMIL, not {name!r}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
 
 
 def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]:
     "Of the parameters that were set, those that the model has no use for."
     model = values["model"]
     unused = [name for name in SELECTOR_ONLY if name in set_names and model != "dual_stream"]
-    unused += [name for name, models in LAYER_OPTIONS.items() if name in set_names and model not in models and ":" not in model]
-    unused += ["entropy_weight"] if values["entropy_weight"] and model not in WITH_ATTENTION and ":" not in model else []
+    unused += [
+        name for name, models in LAYER_OPTIONS.items() if name in set_names and model not in models and ":" not in model
+    ]
+    unused += (
+        ["entropy_weight"] if values["entropy_weight"] and model not in WITH_ATTENTION and ":" not in model else []
+    )
     unused += ["model_options"] if values["model_options"] is not None and ":" not in model else []
     unused += ["feature_dropout"] if "feature_dropout" in set_names and (":" in model or model == "volume3d") else []
     unused += ["members"] if values["members"] > 1 and model == "volume3d" else []
@@ -137,27 +243,45 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     if values["ema"] is not None and values["ema"] >= 1:
         raise InputError(f"ema must be below 1, not {values['ema']}: an average that keeps all of itself never moves")
     if values["min_epochs"] > values["epochs"]:
-        raise InputError(f"min_epochs {values['min_epochs']} is more than the {values['epochs']} epochs there are: give at most {values['epochs']}")
+        raise InputError(
+            f"min_epochs {values['min_epochs']} is more than the {values['epochs']} epochs there are: give at most {values['epochs']}"
+        )
     if values["min_epochs"] > 1 and values["patience"] is None:
-        raise InputError(f"min_epochs {values['min_epochs']} has no effect without patience: give patience too, or leave it out")
+        raise InputError(
+            f"min_epochs {values['min_epochs']} has no effect without patience: give patience too, or leave it out"
+        )
     if values["folds"] is None and values["fold"] >= values["n_folds"]:
-        raise InputError(f"fold {values['fold']} is out of range: n_folds {values['n_folds']} gives folds 0 to {values['n_folds'] - 1}")
+        raise InputError(
+            f"fold {values['fold']} is out of range: n_folds {values['n_folds']} gives folds 0 to {values['n_folds'] - 1}"
+        )
     if values["two_phase_epoch"] is not None and values["two_phase_epoch"] >= values["epochs"]:
         raise InputError(f"two_phase_epoch {values['two_phase_epoch']} is never reached: epochs is {values['epochs']}")
     if values["warmup_epochs"] >= values["epochs"]:
-        raise InputError(f"warmup_epochs {values['warmup_epochs']} is not shorter than the training of {values['epochs']} epochs, which would end before lr is reached: give at most {values['epochs'] - 1}, or leave it out")
+        raise InputError(
+            f"warmup_epochs {values['warmup_epochs']} is not shorter than the training of {values['epochs']} epochs, which would end before lr is reached: give at most {values['epochs'] - 1}, or leave it out"
+        )
     set_names = {name for name, value in values.items() if value != defaults[name]}
     for name in unused_by_model(values, set_names):
-        raise InputError(f"{name} {values[name]} has no effect on model {values['model']}: leave it out, or choose another model")
+        raise InputError(
+            f"{name} {values[name]} has no effect on model {values['model']}: leave it out, or choose another model"
+        )
     if values["encoder_weights"] == "none" and not values["train_encoder"]:
-        raise InputError("encoder_weights none would leave a frozen encoder random: add train_encoder True, or give imagenet or a file")
+        raise InputError(
+            "encoder_weights none would leave a frozen encoder random: add train_encoder True, or give imagenet or a file"
+        )
     if values["sampling_strategy"] != defaults["sampling_strategy"] and values["bag_size"] is None:
-        raise InputError(f"sampling_strategy {values['sampling_strategy']} has no effect while all instances are taken: give bag_size too")
+        raise InputError(
+            f"sampling_strategy {values['sampling_strategy']} has no effect while all instances are taken: give bag_size too"
+        )
     for name in TRAINED_ENCODER_ONLY:
         if name in set_names and not values["train_encoder"]:
-            raise InputError(f"{name} has no effect while the encoder is frozen: add train_encoder True, or leave it out")
+            raise InputError(
+                f"{name} has no effect while the encoder is frozen: add train_encoder True, or leave it out"
+            )
     if values["members"] > 1 and values["train_encoder"]:
-        raise InputError(f"members {values['members']}: an encoder that trains cannot have several models behind it; leave train_encoder out, or members")
+        raise InputError(
+            f"members {values['members']}: an encoder that trains cannot have several models behind it; leave train_encoder out, or members"
+        )
     if values["loss"] != "focal" and set_names & {"focal_alpha", "focal_gamma"}:
         raise InputError("focal_alpha and focal_gamma have no effect without loss focal")
 
@@ -166,7 +290,9 @@ def default_run_name(values: Mapping[str, Any]) -> str:
     "A name that differs whenever the result may differ."
     effective = {name: value for name, value in values.items() if name not in WITHOUT_EFFECT}
     files = [Path(values[name]).name.removesuffix(".csv") for name in ("run", "cohort") if values.get(name) is not None]
-    words = ["".join(sign if is_plain(sign) else "_" for sign in file).strip(" .-")[:40] for file in files]  # 40 of the longest signs are 160 bytes
+    words = [
+        "".join(sign if is_plain(sign) else "_" for sign in file).strip(" .-")[:40] for file in files
+    ]  # 40 of the longest signs are 160 bytes
     words += [values["model"].replace(":", "-")[:40]] if "model" in values else []
     words += [f"{name}{values[name]}" for name in ("fold", "seed", "shard", "worker") if values.get(name) is not None]
     return "-".join(filter(None, [*words, hash_value(effective)[:8]]))
@@ -180,7 +306,9 @@ def folder_of(values: Mapping[str, Any]) -> RunFolder:
 def plan_run(notebook: str, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     "All values of the run of `notebook` that `given` describe, judged; study and run_name are names."
     if not {"study", "run_name"} <= set(defaults):
-        raise InputError(f"{notebook}: has no parameters study and run_name, so it is not known where its run lands; run it with papermill and an output path")
+        raise InputError(
+            f"{notebook}: has no parameters study and run_name, so it is not known where its run lands; run it with papermill and an output path"
+        )
     values = {**defaults, **given}
     if "preset" in values:
         ours = {name: parameter.default for name, parameter in shipped_parameters("train").items()}
@@ -191,5 +319,7 @@ def plan_run(notebook: str, defaults: Mapping[str, Any], given: Mapping[str, Any
         require_least(values)
         require_folder_names(values)
         if "shard" in values and values["shard"] >= values["n_shards"]:
-            raise InputError(f"shard {values['shard']} is out of range: n_shards {values['n_shards']} gives shards 0 to {values['n_shards'] - 1}")
+            raise InputError(
+                f"shard {values['shard']} is out of range: n_shards {values['n_shards']} gives shards 0 to {values['n_shards'] - 1}"
+            )
     return values | {"run_name": values["run_name"] or default_run_name(values)}

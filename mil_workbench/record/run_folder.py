@@ -19,16 +19,17 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import psutil
 import yaml
 
-from .queue import is_running, own_host, own_ids, own_job
 from ..files import InputError, explain, project_root, read_json, resolve, write_json, write_text
+from .queue import is_running, own_host, own_ids, own_job
 
 # %% ../../nbs/record/run_folder.ipynb #2bf10625
 class RunFolder:
@@ -74,7 +75,9 @@ class RunFolder:
                     if is_orphan(other) and time.monotonic() - begun < ORPHANS_END_WITHIN:
                         time.sleep(0.1)
                         continue
-                    raise InputError(f"{self.path}: another process is writing here ({name_writer(other)}); wait for it, or delete {lease} if it is gone") from None
+                    raise InputError(
+                        f"{self.path}: another process is writing here ({name_writer(other)}); wait for it, or delete {lease} if it is gone"
+                    ) from None
             atexit.register(self.release)
             return
 
@@ -157,13 +160,19 @@ def require_lease(folder: Path, mine: Mapping[str, Any]) -> None:
     try:
         lease = read_lease(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}), so it is not known whether another process writes here; this run ends here") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror}), so it is not known whether another process writes here; this run ends here"
+        ) from None
     if not folder.is_dir():
         raise InputError(f"{folder}: is gone, deleted or moved while the run was writing there; this run ends here")
     if lease is None:
-        raise InputError(f"{path}: is gone or broken, and it is what keeps a second writer out; this run ends here, the same call goes on")
+        raise InputError(
+            f"{path}: is gone or broken, and it is what keeps a second writer out; this run ends here, the same call goes on"
+        )
     if mine not in ({name: value for name, value in lease.items() if name != "launcher"}, lease.get("launcher")):
-        raise InputError(f"{folder}: another process has taken this run over ({name_writer(lease)}); this one ends here")
+        raise InputError(
+            f"{folder}: another process has taken this run over ({name_writer(lease)}); this one ends here"
+        )
 
 
 def is_launcher(lease: Mapping[str, Any]) -> bool:
@@ -217,7 +226,9 @@ def require_same_parameters(run: RunFolder, parameters: Mapping[str, Any]) -> No
         try:
             before = dict(yaml.safe_load(path.read_text(encoding="utf-8")))
         except (yaml.YAMLError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: is not a record of parameters ({' '.join(str(error).split())}); give another run_name, or resume False to begin anew") from None
+            raise InputError(
+                f"{path}: is not a record of parameters ({' '.join(str(error).split())}); give another run_name, or resume False to begin anew"
+            ) from None
         for name in [*before, *parameters]:
             if name not in WITHOUT_EFFECT and before.get(name) != parameters.get(name):
                 raise InputError(
@@ -227,7 +238,16 @@ def require_same_parameters(run: RunFolder, parameters: Mapping[str, Any]) -> No
 
 
 RECORD = (  # what a training run writes, beside its notebook; parameters last, since they tell which run the rest is of
-    "metrics.json", "checkpoints", "history.csv", "predictions.csv", "yardsticks.csv", "attention.h5", "folds.json", "environment.json", "model.json", "params.yaml",
+    "metrics.json",
+    "checkpoints",
+    "history.csv",
+    "predictions.csv",
+    "yardsticks.csv",
+    "attention.h5",
+    "folds.json",
+    "environment.json",
+    "model.json",
+    "params.yaml",
 )
 
 
@@ -243,7 +263,21 @@ def write_parameters(run: RunFolder, parameters: Mapping[str, Any]) -> None:
     write_text(run / "params.yaml", yaml.safe_dump(dict(parameters), sort_keys=False, allow_unicode=True))
 
 # %% ../../nbs/record/run_folder.ipynb #a8f6c29a
-PACKAGES = ("mil_workbench", "torch", "torchvision", "accelerate", "numpy", "scipy", "pandas", "scikit-learn", "papermill", "safetensors", "h5py", "nibabel", "nilearn")
+PACKAGES = (
+    "mil_workbench",
+    "torch",
+    "torchvision",
+    "accelerate",
+    "numpy",
+    "scipy",
+    "pandas",
+    "scikit-learn",
+    "papermill",
+    "safetensors",
+    "h5py",
+    "nibabel",
+    "nilearn",
+)
 
 
 def describe_environment() -> dict[str, Any]:
@@ -265,7 +299,11 @@ def describe_commit(folder: Path) -> dict[str, Any] | None:
         commit = git("rev-parse", "HEAD")
     except FileNotFoundError:  # no git on this machine
         return None
-    return None if commit.returncode else {"commit": commit.stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout)}
+    return (
+        None
+        if commit.returncode
+        else {"commit": commit.stdout.strip(), "dirty": bool(git("status", "--porcelain").stdout)}
+    )
 
 # %% ../../nbs/record/run_folder.ipynb #1ffa54de
 def require_no_training_run(run: RunFolder) -> None:
@@ -298,13 +336,25 @@ def explain_scores(metrics: Mapping[str, Any]) -> list[str]:
         if threshold is None or len(counts) != 2:
             continue
         (rejected, false_alarms), (missed, found) = counts
-        none_called = "" if found + false_alarms else "; no case reaches the threshold, so f1 is 0 however well the cases are ordered (auroc)"
-        lines.append(f"{part}: from a probability of {threshold:.3f} on a case is called {positive}: sensitivity {_share(found, found + missed)}, specificity {_share(rejected, rejected + false_alarms)}{none_called}")
+        none_called = (
+            ""
+            if found + false_alarms
+            else "; no case reaches the threshold, so f1 is 0 however well the cases are ordered (auroc)"
+        )
+        lines.append(
+            f"{part}: from a probability of {threshold:.3f} on a case is called {positive}: sensitivity {_share(found, found + missed)}, specificity {_share(rejected, rejected + false_alarms)}{none_called}"
+        )
         fewest[part] = min(found + missed, rejected + false_alarms)
     few = [f"{part} has only {n} of one class" for part, n in fewest.items() if n < FEWEST_CASES]
     if few:
-        chosen = "; the threshold is chosen on validation, and one chosen on so few means little" if fewest.get("validation", FEWEST_CASES) < FEWEST_CASES else ""
-        lines.append(f"Too few cases for a threshold to mean anything: {', '.join(few)}{chosen}. F1, accuracy, balanced accuracy, sensitivity and specificity depend on it: do not rely on them. Auroc, average precision and brier score need no threshold.")
+        chosen = (
+            "; the threshold is chosen on validation, and one chosen on so few means little"
+            if fewest.get("validation", FEWEST_CASES) < FEWEST_CASES
+            else ""
+        )
+        lines.append(
+            f"Too few cases for a threshold to mean anything: {', '.join(few)}{chosen}. F1, accuracy, balanced accuracy, sensitivity and specificity depend on it: do not rely on them. Auroc, average precision and brier score need no threshold."
+        )
     constant = metrics.get("constant") or {}
     lines += [no_better_than_constant(constant)] if constant.get("better") is False else []
     return lines + beside_yardsticks(metrics)
@@ -316,15 +366,28 @@ def beside_yardsticks(metrics: Mapping[str, Any]) -> list[str]:
     own, yardsticks = (metrics.get(part) or {}).get("auroc"), metrics.get("yardsticks")
     if own is None or not yardsticks:  # a report has its own, over all folds
         return []
-    theirs = {name: scores[part]["auroc"] for name, scores in yardsticks.items() if name != "constant" and (scores.get(part) or {}).get("auroc") is not None}
+    theirs = {
+        name: scores[part]["auroc"]
+        for name, scores in yardsticks.items()
+        if name != "constant" and (scores.get(part) or {}).get("auroc") is not None
+    }
     if not theirs:
         return []
     shown = ", ".join(f"{name} {auroc:.3f}" for name, auroc in theirs.items())
-    better, level = ([name for name, auroc in theirs.items() if holds(auroc)] for holds in (lambda auroc: auroc > own, lambda auroc: auroc == own))
-    found = [f"{what} {' and '.join(names)}" for what, names in (("does not beat", better), ("is level with", level)) if names]
+    better, level = (
+        [name for name, auroc in theirs.items() if holds(auroc)]
+        for holds in (lambda auroc: auroc > own, lambda auroc: auroc == own)
+    )
+    found = [
+        f"{what} {' and '.join(names)}"
+        for what, names in (("does not beat", better), ("is level with", level))
+        if names
+    ]
     verdict = f"The model {' and '.join(found) or 'is above them'}"
     n_cases = sum(map(sum, metrics[part].get("confusion") or []))
-    return [f"Yardsticks on mean, maximum and minimum of each bag's features, auroc on {part}: {shown}; this model {own:.3f}. {verdict}, on these {n_cases} cases; crossval_report compares them over all folds."]
+    return [
+        f"Yardsticks on mean, maximum and minimum of each bag's features, auroc on {part}: {shown}; this model {own:.3f}. {verdict}, on these {n_cases} cases; crossval_report compares them over all folds."
+    ]
 
 
 def _share(right: int, all_cases: int) -> str:
@@ -347,7 +410,11 @@ def summarise(folder: str | Path) -> str:
     metrics = read_json(run / "metrics.json")
     lines = [f"executed notebook: {path}" for path in sorted(run.path.glob("*.ipynb"))]
     for part in ("validation", "test", "instance", "evaluated"):
-        scores = [f"{name} {value:.3f}" for name, value in metrics.get(part, {}).items() if isinstance(value, float) and name != "threshold"]
+        scores = [
+            f"{name} {value:.3f}"
+            for name, value in metrics.get(part, {}).items()
+            if isinstance(value, float) and name != "threshold"
+        ]
         if scores:
             lines.append(f"{part + ':':<12}{', '.join(scores)}")
     lines += explain_scores(metrics)

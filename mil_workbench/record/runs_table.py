@@ -11,17 +11,18 @@ __all__ = ['RUN', 'FILES', 'REPEATS', 'NAMED_BY_VALUE', 'FIRST_LOOK', 'LEARNED_F
 # %% ../../nbs/record/runs_table.ipynb #eeb41fd1
 import json
 import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import yaml
 
+from ..files import InputError, read_json, read_written_table, resolve, whole_file, write_table
 from .rules import require_folder_names
 from .run_folder import WITHOUT_EFFECT, RunFolder, require_no_training_run
 from .status import State, name_some, study_states
-from ..files import InputError, read_json, read_written_table, resolve, whole_file, write_table
 
 # %% ../../nbs/record/runs_table.ipynb #a944261a
 class _TextDates(yaml.CSafeLoader):
@@ -106,13 +107,18 @@ def read_epochs(path: Path, columns: Sequence[str]) -> pd.DataFrame:  # one row 
     if lacking:
         raise InputError(f"{path}: has no numbers in the column {', '.join(lacking)}; run it again")
     if list(history.epoch) != list(range(len(history))):
-        raise InputError(f"{path}: its epochs are not 0, 1, 2 and so on; it was altered: copy it again from where it was made, or run it again")
+        raise InputError(
+            f"{path}: its epochs are not 0, 1, 2 and so on; it was altered: copy it again from where it was made, or run it again"
+        )
     return history
 
 # %% ../../nbs/record/runs_table.ipynb #25d96248
 RUN = ("run", "state", "reason", "attempts")
 FILES: dict[str, Callable[[str], dict[str, Any]]] = {
-    "params.yaml": parse_params, "metrics.json": parse_metrics, "environment.json": parse_environment, "history.csv": parse_history,
+    "params.yaml": parse_params,
+    "metrics.json": parse_metrics,
+    "environment.json": parse_environment,
+    "history.csv": parse_history,
 }
 
 
@@ -124,7 +130,13 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], list[str]]:
             parts.append(parse((folder / name).read_text(encoding="utf-8")))
         except FileNotFoundError:
             parts.append({})
-        except (OSError, ValueError, TypeError, AttributeError, IndexError) as error:  # whatever a file written by hand may lead to
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            IndexError,
+        ) as error:  # whatever a file written by hand may lead to
             parts.append({})
             broken.append(f"{name} cannot be read ({error})")
     return parts, broken
@@ -139,7 +151,9 @@ def uniform(values: list[Any]) -> pd.Series:
         return pd.Series(values, dtype="Int64")
     if kinds <= {int, float}:
         return pd.Series(values, dtype="float64")
-    return pd.Series([None if value is None or value != value else str(value) for value in values], dtype="string")  # NaN is no text
+    return pd.Series(
+        [None if value is None or value != value else str(value) for value in values], dtype="string"
+    )  # NaN is no text
 
 # %% ../../nbs/record/runs_table.ipynb #a3bfed9f
 def collect(study: Path, states: Mapping[str, State]) -> pd.DataFrame:
@@ -149,7 +163,17 @@ def collect(study: Path, states: Mapping[str, State]) -> pd.DataFrame:
         if state.kind == "report":  # which is no run of the study that it reports on
             continue
         parts, broken = _read(study / name)
-        own = {"run": name, "state": state.state, "reason": "; ".join([*([state.reason] if state.reason else []), *(words for words in broken if words.split()[0] not in state.reason)]), "attempts": state.attempts}
+        own = {
+            "run": name,
+            "state": state.state,
+            "reason": "; ".join(
+                [
+                    *([state.reason] if state.reason else []),
+                    *(words for words in broken if words.split()[0] not in state.reason),
+                ]
+            ),
+            "attempts": state.attempts,
+        }
         for known, part in zip(columns[1:], parts):
             known.update(dict.fromkeys(part))
         rows.append({name: value for part in parts for name, value in part.items()} | own)
@@ -171,7 +195,11 @@ def write_tables(table: pd.DataFrame, study: Path) -> None:
 # %% ../../nbs/record/runs_table.ipynb #87165044
 def count_states(table: pd.DataFrame) -> pd.DataFrame:
     "How many runs are in which state."
-    return table.groupby("state").agg(runs=("run", "size"), attempts=("attempts", "sum")).sort_values("runs", ascending=False)
+    return (
+        table.groupby("state")
+        .agg(runs=("run", "size"), attempts=("attempts", "sum"))
+        .sort_values("runs", ascending=False)
+    )
 
 
 def count_reasons(table: pd.DataFrame) -> pd.DataFrame:
@@ -180,7 +208,11 @@ def count_reasons(table: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for (state, reason), same in told.groupby(["state", "reason"]):
         lines.append((state, reason or "not said", len(same), name_some(list(same.run))))
-    return pd.DataFrame(lines, columns=["state", "reason", "runs", "which"]).sort_values("runs", ascending=False, kind="stable").reset_index(drop=True)
+    return (
+        pd.DataFrame(lines, columns=["state", "reason", "runs", "which"])
+        .sort_values("runs", ascending=False, kind="stable")
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/record/runs_table.ipynb #22f8fb03
 REPEATS = ("fold", "seed")
@@ -195,7 +227,9 @@ def _shown(values: pd.DataFrame) -> pd.Series:
 
 def group_runs(table: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
     "The group of each run by name (None where its parameters are not known), and the parameters in which groups differ, a row per group."
-    known = table[table[[name for name in REPEATS if name in table]].notna().all(axis=1)] if "fold" in table else table[:0]
+    known = (
+        table[table[[name for name in REPEATS if name in table]].notna().all(axis=1)] if "fold" in table else table[:0]
+    )
     names = [name for name in parameters_of(table) if name not in (*REPEATS, *WITHOUT_EFFECT)]
     text = known[names].map(lambda value: "None" if pd.isna(value) else str(value))
     differing = [name for name in names if text[name].nunique() > 1]
@@ -208,16 +242,32 @@ def group_runs(table: pd.DataFrame) -> tuple[pd.Series, pd.DataFrame]:
     naming = naming or [name for name in NAMED_BY_VALUE[:2] if name in names] or names[:1]
     groups = _shown(text[naming])
     counted = text[differing].assign(runs=1, finished=known.state == "finished")
-    by_group = counted.groupby(groups, sort=False).agg({**dict.fromkeys(differing, "first"), "runs": "sum", "finished": "sum"})
+    by_group = counted.groupby(groups, sort=False).agg(
+        {**dict.fromkeys(differing, "first"), "runs": "sum", "finished": "sum"}
+    )
     return groups.reindex(table.index).astype("string").rename("group"), by_group.rename_axis("group")
 
 # %% ../../nbs/record/runs_table.ipynb #f0158105
-FIRST_LOOK = ("group", "fold", "seed", "state", "validation.auroc", "test.auroc", "instance.auroc", "history.epochs", "history.seconds", "git.commit", "git.dirty")
+FIRST_LOOK = (
+    "group",
+    "fold",
+    "seed",
+    "state",
+    "validation.auroc",
+    "test.auroc",
+    "instance.auroc",
+    "history.epochs",
+    "history.seconds",
+    "git.commit",
+    "git.dirty",
+)
 
 
 def beside_one_another(table: pd.DataFrame) -> pd.DataFrame:
     "Runs beside one another, by group, seed and fold: their scores, how long they took and by which code."
-    shown = table.set_index("run")[[name for name in FIRST_LOOK if name in table]].round({"history.seconds": 0} | {name: 3 for name in FIRST_LOOK if "auroc" in name})
+    shown = table.set_index("run")[[name for name in FIRST_LOOK if name in table]].round(
+        {"history.seconds": 0} | {name: 3 for name in FIRST_LOOK if "auroc" in name}
+    )
     if "git.commit" in shown:
         shown["git.commit"] = shown["git.commit"].str[:8]
     return shown.sort_values([name for name in ("group", "seed", "fold") if name in shown])
@@ -231,16 +281,23 @@ def finished_runs(table: pd.DataFrame, study: Path) -> pd.DataFrame:
             return finished
     counts = ", ".join(f"{n} {state}" for state, n in table.state.value_counts().items())
     reasons = [f"{run}: {reason}" for run, reason in zip(table.run, table.reason) if reason]
-    raise InputError(f"{study}: nothing to report, no training run has finished ({counts or 'there are no runs'})" + (f"; {reasons[0]}" if reasons else ""))
+    raise InputError(
+        f"{study}: nothing to report, no training run has finished ({counts or 'there are no runs'})"
+        + (f"; {reasons[0]}" if reasons else "")
+    )
 
 
-def _tables(finished: pd.DataFrame, study: Path, file: str, read: Callable[[Path], pd.DataFrame]) -> Iterator[tuple[Any, pd.DataFrame]]:
+def _tables(
+    finished: pd.DataFrame, study: Path, file: str, read: Callable[[Path], pd.DataFrame]
+) -> Iterator[tuple[Any, pd.DataFrame]]:
     "Each finished run and the table it wrote."
     for row in finished.to_dict("records"):
         try:
             own = read(study / row["run"] / file)
         except InputError as error:
-            raise InputError(f"{str(error).removesuffix('; run it again')}; run it again, or move its folder out of the study") from None
+            raise InputError(
+                f"{str(error).removesuffix('; run it again')}; run it again, or move its folder out of the study"
+            ) from None
         yield row, own.assign(run=row["run"], group=row["group"], fold=row["fold"], seed=row["seed"])
 
 # %% ../../nbs/record/runs_table.ipynb #c2ce939a
@@ -250,16 +307,25 @@ def read_division(path: Path) -> dict[str, Any]:
     try:
         return {"n_folds": len(folds["folds"]), "folds_hash": str(folds["hash"]), "cohort": str(folds["cohort_hash"])}
     except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: is not a folds file of this workbench ({error}); run it again, or move its folder out of the study") from None
+        raise InputError(
+            f"{path}: is not a folds file of this workbench ({error}); run it again, or move its folder out of the study"
+        ) from None
 
 
 def read_predictions(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one row per run and held-out case
     "Held-out predictions of all finished runs: on test cases, or on validation cases where the protocol has no others."
-    held_out = _held_out(finished_runs(table, study), study, "predictions.csv", ("case_id", "patient_id", "label", "set"))
-    return pd.concat([own.assign(threshold=row.get("validation.threshold"), features=features_of(row)) for row, own in held_out], ignore_index=True)
+    held_out = _held_out(
+        finished_runs(table, study), study, "predictions.csv", ("case_id", "patient_id", "label", "set")
+    )
+    return pd.concat(
+        [own.assign(threshold=row.get("validation.threshold"), features=features_of(row)) for row, own in held_out],
+        ignore_index=True,
+    )
 
 
-def _held_out(finished: pd.DataFrame, study: Path, file: str, texts: tuple[str, ...]) -> Iterator[tuple[Any, pd.DataFrame]]:
+def _held_out(
+    finished: pd.DataFrame, study: Path, file: str, texts: tuple[str, ...]
+) -> Iterator[tuple[Any, pd.DataFrame]]:
     "Return each finished run, and of the table it wrote the held-out cases with what is known of its division."
     divisions = {}  # hash -> what is known of the division
     for row, own in _tables(finished, study, file, partial(read_written_table, texts=texts)):
@@ -271,7 +337,14 @@ def _held_out(finished: pd.DataFrame, study: Path, file: str, texts: tuple[str, 
         yield row, own[own.set == part].assign(**division)
 
 
-LEARNED_FROM = ("encoder", "encoder_weights", "train_encoder", "patch_size", "slice_size", "slice_axis")  # what decides the features that yardsticks see
+LEARNED_FROM = (
+    "encoder",
+    "encoder_weights",
+    "train_encoder",
+    "patch_size",
+    "slice_size",
+    "slice_axis",
+)  # what decides the features that yardsticks see
 
 
 def features_of(row: Mapping[str, Any]) -> str:
@@ -279,7 +352,9 @@ def features_of(row: Mapping[str, Any]) -> str:
     return "/".join(str(row.get(name)) for name in LEARNED_FROM) + f"/{row.get('model') == 'volume3d'}"
 
 
-def read_yardsticks(table: pd.DataFrame, study: Path) -> pd.DataFrame | None:  # one row per yardstick, fold, seed and held-out case
+def read_yardsticks(
+    table: pd.DataFrame, study: Path
+) -> pd.DataFrame | None:  # one row per yardstick, fold, seed and held-out case
     "Held-out predictions of the yardsticks that the runs trained beside their models, in the form of `read_predictions`; None where no run has any."
     finished = finished_runs(table, study)
     finished = finished[[(study / run / "yardsticks.csv").exists() for run in finished.run]]
@@ -287,10 +362,17 @@ def read_yardsticks(table: pd.DataFrame, study: Path) -> pd.DataFrame | None:  #
     found = []
     for row, own in held_out:
         own = own[own.yardstick != "constant"]
-        found.append(own.assign(features=features_of(row), threshold=[row.get(f"yardsticks.{yardstick}.validation.threshold") for yardstick in own.yardstick]))
+        found.append(
+            own.assign(
+                features=features_of(row),
+                threshold=[row.get(f"yardsticks.{yardstick}.validation.threshold") for yardstick in own.yardstick],
+            )
+        )
     if not found:
         return None
-    together = pd.concat(found, ignore_index=True).drop_duplicates(["cohort", "folds_hash", "features", "fold", "seed", "yardstick", "case_id"])
+    together = pd.concat(found, ignore_index=True).drop_duplicates(
+        ["cohort", "folds_hash", "features", "fold", "seed", "yardstick", "case_id"]
+    )
     which = pd.factorize(together.cohort + together.folds_hash + together.features)[0]
     several = [f", cases and features {i + 1}" if which.max() > 0 else "" for i in which]
     return together.assign(group=together.yardstick + several).drop(columns="yardstick")
@@ -300,7 +382,9 @@ def read_histories(table: pd.DataFrame, study: Path) -> pd.DataFrame:  # one row
     "Validation loss and AUROC of all finished runs, epoch by epoch."
     wanted = ["validation_cross_entropy", "validation_auroc"]
     histories = _tables(finished_runs(table, study), study, "history.csv", partial(read_epochs, columns=wanted))
-    return pd.concat([own[["epoch", *wanted, "run", "group", "fold", "seed"]] for _, own in histories], ignore_index=True)
+    return pd.concat(
+        [own[["epoch", *wanted, "run", "group", "fold", "seed"]] for _, own in histories], ignore_index=True
+    )
 
 # %% ../../nbs/record/runs_table.ipynb #b0e1f664
 def open_report(study: str, run_name: str) -> RunFolder:

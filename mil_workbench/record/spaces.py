@@ -10,12 +10,13 @@ __all__ = ['SET_BY_TUNING', 'ALIKE', 'USUAL', 'OF_MODEL', 'parse_base', 'parse_p
 import itertools
 import math
 import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any
 
+from ..files import InputError
 from .parameters import Parameter, check_values, parse_text
 from .rules import apply_preset, check, require_model
-from ..files import InputError
 
 # %% ../../nbs/record/spaces.ipynb #e9ff8e91
 SET_BY_TUNING = ("study", "run_name", "resume", "fold")
@@ -36,7 +37,9 @@ def parse_base(text: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]
     return values
 
 
-def parse_piece(where: str, piece: str, name: str, texts: list[str], parameters: Mapping[str, Parameter], others: Mapping[str, Any]) -> list[Any]:
+def parse_piece(
+    where: str, piece: str, name: str, texts: list[str], parameters: Mapping[str, Parameter], others: Mapping[str, Any]
+) -> list[Any]:
     "The values that `texts` give to the parameter `name`; an error says `where` it is and names the `piece`."
     try:
         check_values(parameters, {name: parameters[name].default if name in parameters else None})
@@ -52,7 +55,18 @@ def parse_piece(where: str, piece: str, name: str, texts: list[str], parameters:
         raise InputError(f"{where}: {piece!r}: {error}") from None
 
 # %% ../../nbs/record/spaces.ipynb #efd46058
-ALIKE = ("cohort", "positive_class", "n_folds", "folds", "folds_seed", "protocol", "seed", "epochs", "device", "n_processes")
+ALIKE = (
+    "cohort",
+    "positive_class",
+    "n_folds",
+    "folds",
+    "folds_seed",
+    "protocol",
+    "seed",
+    "epochs",
+    "device",
+    "n_processes",
+)
 
 
 @dataclass(frozen=True)
@@ -89,9 +103,13 @@ def parse_space(text: str, parameters: Mapping[str, Parameter]) -> dict[str, Ran
     for piece in filter(None, map(str.strip, text.split(";"))):
         name, equals, said = map(str.strip, piece.partition("="))
         if not equals or not said:
-            raise InputError(f"space: {piece!r} is not of the form name=low..high, name=low..high log or name=one|other")
+            raise InputError(
+                f"space: {piece!r} is not of the form name=low..high, name=low..high log or name=one|other"
+            )
         if name in ALIKE:
-            raise InputError(f"space: {piece!r}: {name} must be the same for all trials, or they could not be compared; put it into base")
+            raise InputError(
+                f"space: {piece!r}: {name} must be the same for all trials, or they could not be compared; put it into base"
+            )
         if ".." in said:
             space[name] = parse_range(piece, name, said, parameters, space)
         else:
@@ -104,13 +122,19 @@ def parse_space(text: str, parameters: Mapping[str, Parameter]) -> dict[str, Ran
     return space
 
 
-def parse_range(piece: str, name: str, said: str, parameters: Mapping[str, Parameter], others: Mapping[str, Any]) -> Range:
+def parse_range(
+    piece: str, name: str, said: str, parameters: Mapping[str, Parameter], others: Mapping[str, Any]
+) -> Range:
     "The range that a piece of the form name=low..high or name=low..high log describes."
     ends, *words = said.split()
     if words not in ([], ["log"]):
-        raise InputError(f"space: {piece!r}: after the range there may be log, and nothing else; pieces are parted by ;")
+        raise InputError(
+            f"space: {piece!r}: after the range there may be log, and nothing else; pieces are parted by ;"
+        )
     if name in parameters and parameters[name].base not in (int, float):
-        raise InputError(f"space: {piece!r}: {name} takes {parameters[name].describe()}, and a range is of numbers; list values with |")
+        raise InputError(
+            f"space: {piece!r}: {name} takes {parameters[name].describe()}, and a range is of numbers; list values with |"
+        )
     low, high = parse_piece("space", piece, name, ends.split("..", 1), parameters, others)
     if low is None or high is None:
         raise InputError(f"space: {piece!r}: a range is of numbers; list None with | beside others")
@@ -134,7 +158,9 @@ def combine_ends(space: Mapping[str, Range | Choice]) -> Iterator[dict[str, Any]
         yield dict(zip(space, values))
 
 
-def plan_trials(tuning: Mapping[str, Any], parameters: Mapping[str, Parameter]) -> tuple[dict[str, Any], dict[str, Range | Choice]]:
+def plan_trials(
+    tuning: Mapping[str, Any], parameters: Mapping[str, Parameter]
+) -> tuple[dict[str, Any], dict[str, Range | Choice]]:
     "Base and space that the parameters `tuning` of runs/tune.ipynb describe, judged; `parameters` are those of the train notebook."
     base = parse_base(tuning["base"], parameters)
     defaults = {name: parameter.default for name, parameter in parameters.items()}
@@ -151,5 +177,7 @@ def plan_trials(tuning: Mapping[str, Any], parameters: Mapping[str, Parameter]) 
             raise InputError(f"base and space: {error}") from None
     n_points = math.prod(part.n_points for part in space.values())
     if tuning["trials"] > n_points:
-        raise InputError(f"trials {tuning['trials']}: the space has {n_points} points, and no point is tried twice; give at most {n_points}")
+        raise InputError(
+            f"trials {tuning['trials']}: the space has {n_points} points, and no point is tried twice; give at most {n_points}"
+        )
     return base, space

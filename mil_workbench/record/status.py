@@ -11,14 +11,15 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Iterator, Mapping
+from typing import Any
 
+from ..files import InputError, read_json, whole_file, write_json
 from .queue import own_ids, read_queue
 from .run_folder import RunFolder, is_gone, name_writer, own_lease, read_lease, read_metrics
-from ..files import InputError, read_json, whole_file, write_json
 
 # %% ../../nbs/record/status.ipynb #394c1db8
 RESERVE = ".reserve"  # bytes for the last word on a full disk
@@ -37,7 +38,19 @@ def begin_attempt(run: RunFolder, notebook: str) -> int:  # which attempt this i
     with whole_file(run / RESERVE) as aside:
         aside.write_bytes(os.urandom(8192))
     where = {name: value for name, value in own_lease().items() if name in ("host", "process", "job")}
-    write_json(before, {"attempt": number, "notebook": notebook, "state": "running", "reason": "", "begun": _now(), "ended": None, **where, "slurm": own_ids()})
+    write_json(
+        before,
+        {
+            "attempt": number,
+            "notebook": notebook,
+            "state": "running",
+            "reason": "",
+            "begun": _now(),
+            "ended": None,
+            **where,
+            "slurm": own_ids(),
+        },
+    )
     return number
 
 
@@ -62,7 +75,12 @@ def _now() -> str:
     return datetime.now().astimezone().isoformat(timespec="seconds")
 
 # %% ../../nbs/record/status.ipynb #ec2e8511
-KINDS = {"crossval_report.ipynb": "report", "evaluate.ipynb": "evaluation", "extract_features.ipynb": "extraction", "tune.ipynb": "tuning worker"}  # of the notebook that made a folder
+KINDS = {
+    "crossval_report.ipynb": "report",
+    "evaluate.ipynb": "evaluation",
+    "extract_features.ipynb": "extraction",
+    "tune.ipynb": "tuning worker",
+}  # of the notebook that made a folder
 NO_BETTER = "the kept epoch is no better on validation than always giving the classes' frequencies (constant in metrics.json); look at the training curves before you use it"
 
 
@@ -79,11 +97,15 @@ class State:
 def hindrance(folder: Path) -> str:
     "What can be seen to keep a process from writing to `folder`; empty where nothing can."
     if not os.access(folder, os.W_OK):
-        return "; the folder cannot be written to now" + (" (Read-only file system)" if os.statvfs(folder).f_flag & os.ST_RDONLY else "")
+        return "; the folder cannot be written to now" + (
+            " (Read-only file system)" if os.statvfs(folder).f_flag & os.ST_RDONLY else ""
+        )
     return "; its disk is full now" if shutil.disk_usage(folder).free < 4096 else ""
 
 
-def judge(folder: Path, record: Mapping[str, Any] | None, place: str | None, queue: dict[str, str] | None) -> tuple[str, str]:  # state, reason
+def judge(
+    folder: Path, record: Mapping[str, Any] | None, place: str | None, queue: dict[str, str] | None
+) -> tuple[str, str]:  # state, reason
     "How the run in `folder` is going, whose newest attempt has left `record`."
     broken = ""
     try:
@@ -108,16 +130,29 @@ def judge(folder: Path, record: Mapping[str, Any] | None, place: str | None, que
     if record and record["state"] == "finished":
         return "failed", "it had finished, but its metrics.json is gone; the same call writes it again"
     if record:
-        return "failed", f"process {record.get('process')} on {record.get('host')} left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up{hindrance(folder)}"
+        return (
+            "failed",
+            f"process {record.get('process')} on {record.get('host')} left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up{hindrance(folder)}",
+        )
     if place and queue is not None:
         return "failed", f"job {place} ended before the run began; its log in submitted/ may say why"
-    return ("failed", "has no metrics.json; its notebook may say why") if (folder / "params.yaml").exists() else ("waiting", "")
+    return (
+        ("failed", "has no metrics.json; its notebook may say why")
+        if (folder / "params.yaml").exists()
+        else ("waiting", "")
+    )
 
 
-def run_state(folder: Path, place: str | None = None, queue: dict[str, str] | None = None, notebook: str | None = None) -> State:
+def run_state(
+    folder: Path, place: str | None = None, queue: dict[str, str] | None = None, notebook: str | None = None
+) -> State:
     "The state of the run in `folder`, whose `place` in Slurm's `queue` is known or None, as well as the `notebook` it was planned with."
     record = read_attempt(folder)
-    made_by = [record.get("notebook") if record else None, notebook and Path(notebook).name, *(name for name in KINDS if (folder / name).exists())]
+    made_by = [
+        record.get("notebook") if record else None,
+        notebook and Path(notebook).name,
+        *(name for name in KINDS if (folder / name).exists()),
+    ]
     kind = KINDS.get(next(filter(None, made_by), None), "run")
     return State(*judge(folder, record, place, queue), record["attempt"] if record else 0, kind)
 
@@ -125,7 +160,9 @@ def run_state(folder: Path, place: str | None = None, queue: dict[str, str] | No
 def read_tasks(path: Path) -> list[dict[str, Any]]:
     "The tasks in a file, one a line; a line that is none is an `InputError`."
     try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")  # splitlines would cut a name at U+2028 too
+        lines = (
+            path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        )  # splitlines would cut a name at U+2028 too
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({getattr(error, 'strerror', 'it is not UTF-8')})") from None
     tasks = []
@@ -152,15 +189,23 @@ def planned_runs(study: Path) -> Iterator[tuple[str, str | None, dict[str, Any]]
 def study_states(study: Path) -> dict[str, State]:
     "The state of each run in the folder `study`, by its name."
     if not study.is_dir():
-        there = sorted(path.name for path in study.parent.glob("*") if path.is_dir() and path.name not in ("pages", "inputs"))
+        there = sorted(
+            path.name for path in study.parent.glob("*") if path.is_dir() and path.name not in ("pages", "inputs")
+        )
         raise InputError(f"{study}: no such study" + (f"; there are {', '.join(there)}" if there else ""))
     planned = {name: (place, task.get("notebook")) for name, place, task in planned_runs(study)}
     found = [entry.name for entry in os.scandir(study) if entry.is_dir() and not entry.name.startswith(".")]
-    is_run = lambda name: not os.access(study / name, os.X_OK) or any(os.path.exists(study / name / file) for file in ("params.yaml", "attempt.json"))
+    is_run = lambda name: (
+        not os.access(study / name, os.X_OK)
+        or any(os.path.exists(study / name / file) for file in ("params.yaml", "attempt.json"))
+    )
     queue = read_queue()
     names = [*planned, *sorted(name for name in found if name not in planned and is_run(name))]
     no_plan = (None, None)
-    return {name: run_state(study / name, planned.get(name, no_plan)[0], queue, planned.get(name, no_plan)[1]) for name in names}
+    return {
+        name: run_state(study / name, planned.get(name, no_plan)[0], queue, planned.get(name, no_plan)[1])
+        for name in names
+    }
 
 # %% ../../nbs/record/status.ipynb #a9ad3a1b
 MOST_NAMED = 3  # runs that share a reason; the others are counted
@@ -178,7 +223,10 @@ def describe_states(states: Mapping[str, State]) -> str:
     for kind in ("run", *KINDS.values()):
         counts = Counter(state.state for state in states.values() if state.kind == kind)
         if counts or (kind == "run" and not states):
-            counted.append(f"{counts.total()} {kind}{'' if counts.total() == 1 else 's'}: " + ", ".join(f"{n} {state}" for state, n in counts.most_common()))
+            counted.append(
+                f"{counts.total()} {kind}{'' if counts.total() == 1 else 's'}: "
+                + ", ".join(f"{n} {state}" for state, n in counts.most_common())
+            )
     lines = ["; ".join(counted)]
     by_reason: dict[tuple[str, str], list[str]] = {}
     for name, state in states.items():

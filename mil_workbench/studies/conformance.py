@@ -11,8 +11,8 @@ import contextlib
 import inspect
 import io
 import tempfile
-from dataclasses import dataclass, replace
-from typing import Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -23,10 +23,10 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.bags import Bag
-from .poisoned_bags import N_FEATURES, UNIT_TESTS, poisoned_bags
 from ..models.build import MODELS, build_model, model_options
 from ..models.layers import fit_scalers
 from ..models.outside import is_outside
+from .poisoned_bags import N_FEATURES, UNIT_TESTS, poisoned_bags
 from ..training.fit import FitSettings, fit, someone_watches
 from ..training.losses import MILLoss
 from ..training.prediction import predict
@@ -70,19 +70,31 @@ def verdict(train: float, test: float) -> str:
     return "fails: cannot represent it" if train < HIGH else "fails: leans on the shortcut"
 
 
-def unit_test_table(seeds: Sequence[int], n_bags: int, epochs: int, defaults: Mapping[str, Any], models: Sequence[str] = MODELS_TESTED, n_workers: int = 1) -> pd.DataFrame:
+def unit_test_table(
+    seeds: Sequence[int],
+    n_bags: int,
+    epochs: int,
+    defaults: Mapping[str, Any],
+    models: Sequence[str] = MODELS_TESTED,
+    n_workers: int = 1,
+) -> pd.DataFrame:
     "A row per unit test and model: mean and range over the seeds of the AUROC in training and on test, and the verdict on the worst seed."
 
     def score(test: str, model: str, seed: int) -> dict:
         torch.set_num_threads(1)
-        return {"test of": test, "model": model, "seed": seed} | aurocs(test, train_on(test, model, seed, n_bags, epochs, defaults), seed, n_bags)
+        return {"test of": test, "model": model, "seed": seed} | aurocs(
+            test, train_on(test, model, seed, n_bags, epochs, defaults), seed, n_bags
+        )
 
     asked = [(test, model, seed) for test in UNIT_TESTS for model in models for seed in seeds]
     done = Parallel(n_jobs=n_workers, return_as="generator")(delayed(score)(*each) for each in asked)
     runs = pd.DataFrame(tqdm(done, total=len(asked), unit="model", disable=not someone_watches()))
     rows = []
     for (test, model), of_model in runs.groupby(["test of", "model"], sort=False):
-        shown = {f"AUROC, {name}": f"{of_model[name].mean():.3f} ({of_model[name].min():.3f} to {of_model[name].max():.3f})" for name in ("train", "test")}
+        shown = {
+            f"AUROC, {name}": f"{of_model[name].mean():.3f} ({of_model[name].min():.3f} to {of_model[name].max():.3f})"
+            for name in ("train", "test")
+        }
         worst = of_model.loc[of_model.test.idxmin()]
         rows.append({"test": test, "model": model, **shown, "verdict": verdict(worst.train, worst.test)})
     return pd.DataFrame(rows).set_index(["test", "model"])
@@ -111,7 +123,9 @@ def changes(model: nn.Module, bags: Sequence[Bag], seed: int = 0) -> dict[str, f
     pairs = [(b, i) for b, bag in enumerate(bags) for i in range(len(bag))]
     of_bag = np.array([b for b, _ in pairs])
     doubled = evidence(model, [with_rows(bags[b], [*range(len(bags[b])), i], f"{b}-{i}") for b, i in pairs])
-    removed = evidence(model, [with_rows(bags[b], [j for j in range(len(bags[b])) if j != i], f"{b}-{i}") for b, i in pairs])
+    removed = evidence(
+        model, [with_rows(bags[b], [j for j in range(len(bags[b])) if j != i], f"{b}-{i}") for b, i in pairs]
+    )
     return {
         "permuted": np.abs(permuted - together).max(),
         "beside others": np.abs(together - alone).max(),
@@ -121,7 +135,12 @@ def changes(model: nn.Module, bags: Sequence[Bag], seed: int = 0) -> dict[str, f
     }
 
 # %% ../../nbs/studies/conformance.ipynb #c39b1772
-ONLY_THE_BEST_COUNTS = ("max", "max_instance", "concept_presence", "deep_supervision")  # a copy of an instance changes nothing
+ONLY_THE_BEST_COUNTS = (
+    "max",
+    "max_instance",
+    "concept_presence",
+    "deep_supervision",
+)  # a copy of an instance changes nothing
 ONLY_PRESENCE_COUNTS = ("max_instance", "concept_presence")  # and nothing speaks against a finding
 
 
@@ -134,10 +153,20 @@ def change_table(models: Mapping[str, nn.Module], bags: Sequence[Bag]) -> pd.Dat
         for change, largest in found.items():
             has_effect = largest > TOLERANCE * scale
             if change == "an instance taken out":
-                expected, as_expected = ("never rises", not has_effect) if name in ONLY_PRESENCE_COUNTS else ("may rise", True)
+                expected, as_expected = (
+                    ("never rises", not has_effect) if name in ONLY_PRESENCE_COUNTS else ("may rise", True)
+                )
             elif change == "an instance doubled" and name not in ONLY_THE_BEST_COUNTS:
                 expected, as_expected = "changes", has_effect
             else:
                 expected, as_expected = "the same", not has_effect
-            rows.append({"model": name, "change": change, "expected": expected, "largest change": largest, "as expected": as_expected})
+            rows.append(
+                {
+                    "model": name,
+                    "change": change,
+                    "expected": expected,
+                    "largest change": largest,
+                    "as expected": as_expected,
+                }
+            )
     return pd.DataFrame(rows).set_index(["model", "change"])

@@ -11,11 +11,12 @@ __all__ = ['KINDS', 'SETTINGS', 'N_TRAIN', 'FINE', 'STYLE', 'in_sections', 'benc
 import base64
 import html
 import io
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any
 
 import ipywidgets
 import matplotlib.pyplot as plt
@@ -28,8 +29,6 @@ from ..data.bags import Bag, BagBatchSampler, pack, stain_levels
 from ..data.named_cohorts import digit_bags
 from ..files import InputError, whole_file
 from ..models.build import build_model
-from ..training.fit import FitSettings, make_optimizer
-from ..training.gradient_flow import audit_gradient_flow, require_gradient_flow
 from mil_workbench.studies.gradient_history import (
     BUGS,
     draw_gradient_histories,
@@ -37,6 +36,8 @@ from mil_workbench.studies.gradient_history import (
     starved_parts,
     unmoved_parts,
 )
+from ..training.fit import FitSettings, make_optimizer
+from ..training.gradient_flow import audit_gradient_flow, require_gradient_flow
 from ..training.losses import MILLoss
 from ..viewers.viewer import show_with_still
 
@@ -52,7 +53,9 @@ N_TRAIN = 80
 def in_sections(bag: Bag) -> Bag:
     "The instances of `bag` in two sections of each of two stains."
     each = len(bag) // 4
-    return replace(bag, levels=stain_levels([(stain, section, each) for stain in ("h&e", "sox10") for section in ("1", "2")]))
+    return replace(
+        bag, levels=stain_levels([(stain, section, each) for stain in ("h&e", "sox10") for section in ("1", "2")])
+    )
 
 
 @lru_cache
@@ -78,10 +81,14 @@ def train_with(model: str, bug: str, on_epoch: Callable[[dict], None] = lambda r
     levels = {"levels": [level.name for level in bags[0].levels]} if model == "hierarchical_attention" else {}
     network = build_model(model, 64, 2, **levels)
     optimizer = make_optimizer(network, SETTINGS)
-    first = BagBatchSampler([len(bag) for bag in bags[:N_TRAIN]], SETTINGS.batch_size, shuffle=True, seed=SETTINGS.seed).batches()[0]
+    first = BagBatchSampler(
+        [len(bag) for bag in bags[:N_TRAIN]], SETTINGS.batch_size, shuffle=True, seed=SETTINGS.seed
+    ).batches()[0]
     with BUGS[bug].plant(network, optimizer):
         audit = audit_gradient_flow(network, pack([bags[i] for i in first]), loss, optimizer=optimizer)
-        gradients, history = gradient_history(network, optimizer, loss, bags[:N_TRAIN], bags[N_TRAIN:], SETTINGS, on_epoch)
+        gradients, history = gradient_history(
+            network, optimizer, loss, bags[:N_TRAIN], bags[N_TRAIN:], SETTINGS, on_epoch
+        )
     return Training(audit, gradients, history)
 
 # %% ../../nbs/studies/gradient_bench.ipynb #a0fa72ad
@@ -112,7 +119,9 @@ def draw_trainings(trainings: dict[str, Training]) -> Figure:  # by title
 def compare_audits(sound: pd.DataFrame, planted: pd.DataFrame) -> pd.DataFrame:
     "The two audits side by side, a row per module, in the order of the forward pass."
     columns = ["gradient_norm", "verdict"]
-    both = planted.set_index("module")[columns].join(sound.set_index("module")[columns], how="outer", lsuffix=" with the bug", rsuffix=" sound", sort=False)
+    both = planted.set_index("module")[columns].join(
+        sound.set_index("module")[columns], how="outer", lsuffix=" with the bug", rsuffix=" sound", sort=False
+    )
     order = list(dict.fromkeys([*planted.module, *sound.module]))
     return both.loc[order, [f"{name} {which}" for which in ("sound", "with the bug") for name in columns]]
 
@@ -128,7 +137,11 @@ def say_audit(audit: pd.DataFrame) -> str:
         return f"A run would have stopped before its first epoch: {error}."
     doubtful = audit[~audit.verdict.isin(FINE)]
     if len(doubtful):
-        return "A run would have begun; the audit notes: " + "; ".join(f"{module} {verdict}" for module, verdict in zip(doubtful.module, doubtful.verdict)) + "."
+        return (
+            "A run would have begun; the audit notes: "
+            + "; ".join(f"{module} {verdict}" for module, verdict in zip(doubtful.module, doubtful.verdict))
+            + "."
+        )
     return "A run would have begun: a gradient arrives at every part, and is used."
 
 # %% ../../nbs/studies/gradient_bench.ipynb #d063b530
@@ -153,7 +166,10 @@ def audit_table(sound: pd.DataFrame, planted: pd.DataFrame) -> str:  # HTML
     norm = lambda value: "" if pd.isna(value) else f"{value:.3g}"
     verdict = lambda value: "" if pd.isna(value) else value if value in FINE else f"<b>{value}</b>"
     both = compare_audits(sound, planted).reset_index()
-    cells = [both[column].map(name if column == "module" else verdict if column.startswith("verdict") else norm) for column in both]
+    cells = [
+        both[column].map(name if column == "module" else verdict if column.startswith("verdict") else norm)
+        for column in both
+    ]
     head = "".join(f'<th scope="col">{column.replace("_", " ")}</th>' for column in both)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in zip(*cells))
     return f'<table aria-label="the audit before the first epoch"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
@@ -163,9 +179,13 @@ def describe_trainings(trainings: dict[str, Training]) -> str:  # HTML
     "Picture, sentences and table of what is shown; the last of the trainings has the bug, if there are two."
     sound, planted = trainings["sound"], list(trainings.values())[-1]
     starved, unmoved = starved_parts(planted.gradients), unmoved_parts(planted.gradients)
-    words = f"Exactly no gradient in any epoch: {', '.join(starved)}. " if starved else "A gradient arrived at every part. "
+    words = (
+        f"Exactly no gradient in any epoch: {', '.join(starved)}. " if starved else "A gradient arrived at every part. "
+    )
     words += f"A gradient, but weights that never moved: {', '.join(unmoved)}. " if unmoved else ""
-    ends = " and ".join(f"{training.history.validation_auroc.iloc[-1]:.3f} ({title})" for title, training in trainings.items())
+    ends = " and ".join(
+        f"{training.history.validation_auroc.iloc[-1]:.3f} ({title})" for title, training in trainings.items()
+    )
     words += f"Validation AUROC after {len(planted.history)} epochs: {ends}."
     encoded = base64.b64encode(picture(draw_trainings(trainings))).decode()
     image = f'<img src="data:image/png;base64,{encoded}" alt="Gradient norms of each part over the epochs, loss and AUROC. {html.escape(words)}">'
@@ -180,7 +200,9 @@ class GradientBench(ipywidgets.VBox):
         wide = {"style": {"description_width": "4em"}, "layout": ipywidgets.Layout(width="32em", max_width="98%")}
         self.model = ipywidgets.Dropdown(description="model", options=list(KINDS.items()), **wide)
         self.bug = ipywidgets.Dropdown(description="bug", **wide)
-        self.button = ipywidgets.Button(description="train", tooltip="train the sound model and the one with the bug", button_style="primary")
+        self.button = ipywidgets.Button(
+            description="train", tooltip="train the sound model and the one with the bug", button_style="primary"
+        )
         self.progress = ipywidgets.IntProgress(description="epochs", layout=ipywidgets.Layout(width="20em"))
         self.what, self.status, self.result = ipywidgets.HTML(), ipywidgets.HTML(), ipywidgets.HTML()
         self.done: dict[tuple[str, str], Training] = {}  # by model and bug
@@ -189,7 +211,9 @@ class GradientBench(ipywidgets.VBox):
         self.bug.observe(lambda change: self.describe_bug(), "value")
         self.button.on_click(lambda button: self.train())
         self.offer_bugs()
-        super().__init__([self.model, self.bug, self.what, ipywidgets.HBox([self.button, self.progress, self.status]), self.result])
+        super().__init__(
+            [self.model, self.bug, self.what, ipywidgets.HBox([self.button, self.progress, self.status]), self.result]
+        )
 
     def offer_bugs(self) -> None:
         "Offer the bugs that the model can have, a real one chosen."

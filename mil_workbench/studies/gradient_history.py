@@ -9,11 +9,12 @@ __all__ = ['Planted', 'BOTH', 'SATURATED', 'CHOOSING', 'BUGS', 'PART_COLOURS', '
            'starved_parts', 'unmoved_parts', 'draw_norms', 'draw_gradient_histories', 'plot_gradient_history']
 
 # %% ../../nbs/studies/gradient_history.ipynb #0b8b2a4d
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from itertools import cycle
-from typing import Callable, ContextManager, Iterator, Mapping, Sequence
+from typing import ContextManager
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -40,7 +41,9 @@ def watch_gradients(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     "While the block runs, the squared norm of each gradient that arrives at a parameter, by the parameter's name."
     seen: dict[str, list[Tensor]] = {name: [] for name, _ in model.named_parameters()}
     note = lambda name: lambda gradient: seen[name].append(gradient.double().square().sum())
-    handles = [parameter.register_hook(note(name)) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    handles = [
+        parameter.register_hook(note(name)) for name, parameter in model.named_parameters() if parameter.requires_grad
+    ]
     try:
         yield seen
     finally:
@@ -53,14 +56,24 @@ def mean_norms(model: nn.Module, seen: Mapping[str, list[Tensor]], n_batches: in
     means = {}
     for part in parts_of(model):
         own = [squares for name, squares in seen.items() if name.rpartition(".")[0] == part and squares]
-        means[part] = float(torch.stack([torch.stack(squares) for squares in own]).sum(0).sqrt().sum()) / n_batches if own else 0.0
+        means[part] = (
+            float(torch.stack([torch.stack(squares) for squares in own]).sum(0).sqrt().sum()) / n_batches
+            if own
+            else 0.0
+        )
     return means
 
 
 def distances(model: nn.Module, before: Mapping[str, Tensor]) -> dict[str, float]:
     "How far the weights of each part are from what they were `before`."
-    apart = {name: (parameter.detach() - before[name]).double().square().sum() for name, parameter in model.named_parameters()}
-    return {part: float(sum(square for name, square in apart.items() if name.rpartition(".")[0] == part)) ** 0.5 for part in parts_of(model)}
+    apart = {
+        name: (parameter.detach() - before[name]).double().square().sum()
+        for name, parameter in model.named_parameters()
+    }
+    return {
+        part: float(sum(square for name, square in apart.items() if name.rpartition(".")[0] == part)) ** 0.5
+        for part in parts_of(model)
+    }
 
 # %% ../../nbs/studies/gradient_history.ipynb #c3076794
 def gradient_history(
@@ -71,11 +84,15 @@ def gradient_history(
     validation: Sequence[Bag],
     settings: FitSettings,
     on_epoch: Callable[[dict], None] = lambda record: None,  # is given each epoch's entry of the history
-) -> tuple[pd.DataFrame, pd.DataFrame]:  # epoch, module, gradient_norm, moved: a row per epoch and part; and the history, as `fit` has it
+) -> tuple[
+    pd.DataFrame, pd.DataFrame
+]:  # epoch, module, gradient_norm, moved: a row per epoch and part; and the history, as `fit` has it
     "Train `model` for all epochs, and watch the gradients."
     accelerator, parts, history, rows = make_accelerator(settings), parts_of(model), [], []
     dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)
-    sampler = BagBatchSampler(dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed)
+    sampler = BagBatchSampler(
+        dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed
+    )
     model.to(accelerator.device)
     for epoch in range(settings.epochs):
         dataset.epoch = sampler.epoch = epoch
@@ -216,23 +233,48 @@ BUGS = {
     "none": Bug("No bug: the model as it stands.", nothing),
     "hard selection": Bug(
         "The instance with the highest score is picked by argmax, and the score enters no loss; the dual stream's first version.",
-        hard_selection, ("dual_stream",),
+        hard_selection,
+        ("dual_stream",),
     ),
     "saturated sigmoid": Bug(
-        "Scores pass a sigmoid, as in the dual stream's first version, and have drifted to where it is flat.", saturated_sigmoid, ("dual_stream",),
+        "Scores pass a sigmoid, as in the dual stream's first version, and have drifted to where it is flat.",
+        saturated_sigmoid,
+        ("dual_stream",),
     ),
     "detached sections": Bug(
         "What the sections give is detached before the stains' attention sees it; the hierarchical model's first version.",
-        detached_sections, ("hierarchical_attention",),
+        detached_sections,
+        ("hierarchical_attention",),
     ),
-    "frozen with the encoder": Bug("Embedding and attention were frozen along with the encoder; the hierarchical model's first version.", frozen_with_encoder),
-    "learning rate 0": Bug("What chooses instances is in a group of the optimiser whose learning rate is 0; anyone's slip with several rates.", learning_rate_0),
-    "not in the optimiser": Bug("The classifier was replaced after the optimiser was made; anyone's slip who adapts a model to new classes.", not_in_optimizer),
-    "dead ReLU": Bug("A step that was too large has pushed the embedding's biases far below zero; what a learning rate too high does.", dead_relu),
+    "frozen with the encoder": Bug(
+        "Embedding and attention were frozen along with the encoder; the hierarchical model's first version.",
+        frozen_with_encoder,
+    ),
+    "learning rate 0": Bug(
+        "What chooses instances is in a group of the optimiser whose learning rate is 0; anyone's slip with several rates.",
+        learning_rate_0,
+    ),
+    "not in the optimiser": Bug(
+        "The classifier was replaced after the optimiser was made; anyone's slip who adapts a model to new classes.",
+        not_in_optimizer,
+    ),
+    "dead ReLU": Bug(
+        "A step that was too large has pushed the embedding's biases far below zero; what a learning rate too high does.",
+        dead_relu,
+    ),
 }
 
 # %% ../../nbs/studies/gradient_history.ipynb #6408e137
-PART_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")  # after Okabe and Ito (2008), told apart by all eyes
+PART_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c6d31",
+    "#7f7f7f",
+)  # after Okabe and Ito (2008), told apart by all eyes
 
 
 def starved_parts(gradients: pd.DataFrame) -> list[str]:
@@ -251,14 +293,32 @@ def draw_norms(axis: Axes, gradients: pd.DataFrame, lanes: np.ndarray) -> None:
     "The gradient norm of each part over the epochs, counted from 1; what is always 0 lies in one of the `lanes`, heights on the axis."
     starved, unmoved, epochs = starved_parts(gradients), unmoved_parts(gradients), gradients.epoch.unique() + 1
     for (part, own), colour in zip(gradients.groupby("module", sort=False), cycle(PART_COLOURS)):
-        line = axis.plot(own.epoch + 1, own.gradient_norm.where(own.gradient_norm > 0), color=colour, marker=".", label=part)[0]
+        line = axis.plot(
+            own.epoch + 1, own.gradient_norm.where(own.gradient_norm > 0), color=colour, marker=".", label=part
+        )[0]
         line.set_linestyle("--" if part in unmoved else "-")
         if part in starved:
             height = lanes[starved.index(part)]
             axis.plot(epochs, [height] * len(epochs), "x", color=colour, markersize=5)
-            axis.text(epochs.mean(), height, part, ha="center", va="center", fontsize="small", bbox={"facecolor": "#eeeeee", "edgecolor": "none", "pad": 1})
+            axis.text(
+                epochs.mean(),
+                height,
+                part,
+                ha="center",
+                va="center",
+                fontsize="small",
+                bbox={"facecolor": "#eeeeee", "edgecolor": "none", "pad": 1},
+            )
     if unmoved:
-        axis.text(0.02, 0.97, "dashes, weights never move: " + ", ".join(unmoved), transform=axis.transAxes, va="top", fontsize="small", wrap=True)
+        axis.text(
+            0.02,
+            0.97,
+            "dashes, weights never move: " + ", ".join(unmoved),
+            transform=axis.transAxes,
+            va="top",
+            fontsize="small",
+            wrap=True,
+        )
     axis.set(xlabel="epoch")
 
 # %% ../../nbs/studies/gradient_history.ipynb #8d359179
@@ -276,10 +336,14 @@ def draw_gradient_histories(figure: FigureBase, histories: Mapping[str, pd.DataF
             axis.axhspan(axis.get_ylim()[0], 10.0**lowest, color="#eeeeee", zorder=0)
     decades = 10.0 ** np.arange(lowest, np.floor(highest) + 1)[:: 1 if highest - lowest < 7 else 2]
     middle = [10.0 ** (lowest - n_lanes * lane / 2)] if n_lanes else []
-    axes[0].set_yticks([*middle, *decades], ["0"] * len(middle) + [f"$10^{{{round(np.log10(decade))}}}$" for decade in decades])
+    axes[0].set_yticks(
+        [*middle, *decades], ["0"] * len(middle) + [f"$10^{{{round(np.log10(decade))}}}$" for decade in decades]
+    )
     axes[0].yaxis.set_minor_locator(NullLocator())
     axes[0].set_ylabel("gradient norm, mean over batches")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small", frameon=False)
+    figure.legend(
+        *axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small", frameon=False
+    )
 
 
 def plot_gradient_history(histories: Mapping[str, pd.DataFrame]) -> Figure:  # by title

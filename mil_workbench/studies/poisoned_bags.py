@@ -7,7 +7,7 @@ __all__ = ['N_FEATURES', 'UNIT_TESTS', 'normal', 'background', 'poison', 'single
            'poisoned_bags']
 
 # %% ../../nbs/studies/poisoned_bags.ipynb #d0758bf0
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import torch

@@ -13,9 +13,10 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +25,17 @@ from PIL import Image
 from torchvision.models import densenet121, resnet18
 
 from ..data.bags import Bag, BagBatchSampler, BagDataset, Rows, pack, stain_levels
-from ..data.slides import PATCH_PATTERN, Patches, PatchSettings, Section, bags_of_sections, patches_in_section
+from mil_workbench.data.slides import (
+    PATCH_PATTERN,
+    Patches,
+    PatchSettings,
+    Section,
+    bags_of_sections,
+    patches_in_section,
+)
 from ..data.stores import InstanceStore
-from .peers import matrix_products
 from ..models.build import build_model
+from .peers import matrix_products
 from ..training.fit import FitSettings, make_optimizer, train_epoch
 from ..training.losses import MILLoss
 from ..training.prediction import predict
@@ -55,7 +63,11 @@ def case_of_patches(folder: Path, stains: int, sections: int, patches: int, size
     "A case whose patches are image files below `folder`."
     noise = np.random.default_rng(0).integers(0, 255, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(noise).resize((size, size), Image.Resampling.BICUBIC).save(folder / "patch.png")
-    content, store, settings = (folder / "patch.png").read_bytes(), InstanceStore(folder / "places"), PatchSettings(size, per_section=None)
+    content, store, settings = (
+        (folder / "patch.png").read_bytes(),
+        InstanceStore(folder / "places"),
+        PatchSettings(size, per_section=None),
+    )
     members = []
     for stain in range(stains):
         for number in range(sections):
@@ -65,25 +77,40 @@ def case_of_patches(folder: Path, stains: int, sections: int, patches: int, size
             section = Section("1", "1", "yes", f"stain {stain}", f"{number}", tuple(files), False)
             store.write(section.id, {"path": section.id}, **patches_in_section(section, settings, PATCH_PATTERN))
             members.append(section)
-    return bags_of_sections(members, ("no", "yes"), Patches(store, {section.id: section for section in members}, settings), store)[0]
+    return bags_of_sections(
+        members, ("no", "yes"), Patches(store, {section.id: section for section in members}, settings), store
+    )[0]
 
 
-def peak_of_step(encoder: str, train: bool, stains: int, sections: int, patches: int, size: int, chunk: int) -> float:  # MB
+def peak_of_step(
+    encoder: str, train: bool, stains: int, sections: int, patches: int, size: int, chunk: int
+) -> float:  # MB
     "The peak memory of this process after a training step on a case of patches."
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         torch.save(NETWORKS[encoder]().state_dict(), folder / "weights.pth")
-        description = {"name": encoder, "in_channels": 3, "weights": str(folder / "weights.pth"), "train": train, "chunk": chunk}
+        description = {
+            "name": encoder,
+            "in_channels": 3,
+            "weights": str(folder / "weights.pth"),
+            "train": train,
+            "chunk": chunk,
+        }
         model = build_model("hierarchical_attention", None, 2, encoder=description, levels=["section", "stain", "case"])
         batch = pack([case_of_patches(folder, stains, sections, patches, size)])
         torch.nn.functional.cross_entropy(model(batch).logits, batch.labels).backward()
         return held("VmHWM")
 
 
-def compare_steps_on_patches(encoder: str, train: bool, stains: int, sections: int, patches: int, size: int, chunk: int) -> dict[str, float]:
+def compare_steps_on_patches(
+    encoder: str, train: bool, stains: int, sections: int, patches: int, size: int, chunk: int
+) -> dict[str, float]:
     "Peak memory (MB) of one section, and of all; the features that the larger case may keep (MB), and the ratio with them set beside the small one."
     facts = {"encoder": encoder, "train": train, "size": size, "chunk": chunk, "patches": patches}
-    small, large = measure("peak_of_step", stains=1, sections=1, **facts), measure("peak_of_step", stains=stains, sections=sections, **facts)
+    small, large = (
+        measure("peak_of_step", stains=1, sections=1, **facts),
+        measure("peak_of_step", stains=stains, sections=sections, **facts),
+    )
     width = {"densenet121": 1024, "resnet18": 512}[encoder]
     features = 0 if train else stains * sections * patches * width * 4 / 2**20
     return {"one section": small, "all sections": large, "features": features, "ratio": large / (small + features)}
@@ -126,7 +153,9 @@ def epoch_against_floor(n_cases: int, n_instances: int, in_features: int, rounds
         seconds = {"epoch": [], "reading": [], "products": []}
         for i in range(rounds + 1):
             moments = [time.perf_counter()]
-            train_epoch(model, MILLoss(), dataset, sampler.batches(), optimizer, accelerator, FitSettings(), [], lambda: False)
+            train_epoch(
+                model, MILLoss(), dataset, sampler.batches(), optimizer, accelerator, FitSettings(), [], lambda: False
+            )
             moments.append(time.perf_counter())
             for bag in bags:
                 bag.instances.read()
@@ -149,7 +178,9 @@ def resident_in_inference(folder: str, in_features: int) -> float:  # MB
     levels = stain_levels([(f"stain {i // 4}", str(i % 4), n) for i in range(12)])
     bag = Bag("0", "0", 0, Rows(store, torch.arange(12 * n)), levels)
     model = build_model("hierarchical_attention", in_features, 2, levels=["section", "stain", "case"])
-    predict(model, [Bag("small", "small", 0, torch.zeros(12, in_features), stain_levels([("a", "b", 12)]))])  # what torch loads late
+    predict(
+        model, [Bag("small", "small", 0, torch.zeros(12, in_features), stain_levels([("a", "b", 12)]))]
+    )  # what torch loads late
     before, samples, done = held("RssAnon"), [], threading.Event()
 
     def sample() -> None:

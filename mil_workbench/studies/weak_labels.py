@@ -20,10 +20,10 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ..data.bags import Bag
-from .labelled_tissue import TissueTiles, draw_bags
 from ..models.build import build_model
 from ..models.encoders import Encoder
 from ..models.layers import fit_scalers
+from .labelled_tissue import TissueTiles, draw_bags
 from ..training.fit import FitSettings, fit
 from ..training.losses import MILLoss
 from ..training.prediction import predict
@@ -34,18 +34,25 @@ def supervised_scores(features: np.ndarray, tiles: TissueTiles) -> np.ndarray:  
     scores, labels = np.zeros(len(features)), (tiles.labels > 0).numpy()
     for band in tiles.bands.unique().numpy():
         held_out = tiles.bands.numpy() == band
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(features[~held_out], labels[~held_out])
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000)).fit(
+            features[~held_out], labels[~held_out]
+        )
         scores[held_out] = model.predict_proba(features[held_out])[:, 1]
     return scores
 
 
-def weak_scores(model_name: str, features: Tensor, tiles: TissueTiles, epochs: int) -> tuple[np.ndarray, float]:  # (N,), AUROC of bags
+def weak_scores(
+    model_name: str, features: Tensor, tiles: TissueTiles, epochs: int
+) -> tuple[np.ndarray, float]:  # (N,), AUROC of bags
     "The weight of each tile, times its band's number of tiles, by a model trained on bags of other bands; and how well it tells held-out bags apart."
     cohort, bands = draw_bags(tiles, features), tiles.bands.unique().tolist()
     scores, said, labels = np.zeros(len(features)), [], []
     for i, band in enumerate(bands):
         validation = bands[(i + 1) % len(bands)]
-        sets = {name: [bag for bag in cohort.bags if bag.patient_id == f"band{number}"] for name, number in (("test", band), ("validation", validation))}
+        sets = {
+            name: [bag for bag in cohort.bags if bag.patient_id == f"band{number}"]
+            for name, number in (("test", band), ("validation", validation))
+        }
         train = [bag for bag in cohort.bags if bag.patient_id not in (f"band{band}", f"band{validation}")]
         torch.manual_seed(0)
         model = build_model(model_name, features.shape[1], 2)
@@ -55,7 +62,9 @@ def weak_scores(model_name: str, features: Tensor, tiles: TissueTiles, epochs: i
             fit(model, MILLoss(label_smoothing=0.1), train, sets["validation"], settings, folder)
         rows = (tiles.bands == band).nonzero()[:, 0]
         weights = predict(model, [Bag("band", "band", 1, features[rows])]).instances[0]
-        scores[rows] = (weights["selection"][:, 0] if "selection" in weights else weights["instance_attention"]) * len(rows)
+        scores[rows] = (weights["selection"][:, 0] if "selection" in weights else weights["instance_attention"]) * len(
+            rows
+        )
         held_out = predict(model, sets["test"])
         said.extend(held_out.probabilities[:, 1])
         labels.extend(held_out.labels)
@@ -68,7 +77,9 @@ def by_band(scores: np.ndarray, tiles: TissueTiles) -> list[float]:
     return [roc_auc_score(labels[bands == band], scores[bands == band]) for band in np.unique(bands)]
 
 
-def compare_on_tissue(tiles: TissueTiles, epochs: int = 60) -> tuple[pd.DataFrame, np.ndarray]:  # the table, (N,) weights of hierarchical attention
+def compare_on_tissue(
+    tiles: TissueTiles, epochs: int = 60
+) -> tuple[pd.DataFrame, np.ndarray]:  # the table, (N,) weights of hierarchical attention
     "Tile AUROC of models that saw bags' labels, beside regressions that saw the tiles'."
     encoder = Encoder("efficientnet_lite0", 3, "imagenet", train=False).eval()
     with torch.no_grad():
@@ -83,8 +94,13 @@ def compare_on_tissue(tiles: TissueTiles, epochs: int = 60) -> tuple[pd.DataFram
         scores, auroc = weak_scores(model, features, tiles, epochs)
         rows[model] = {"labels": "bags", "bag AUROC": auroc, "scores": scores}
     columns = {
-        name: {"labels": row["labels"], "bag AUROC": row["bag AUROC"], "tile AUROC, mean of bands": np.mean(by_band(row["scores"], tiles)),
-               "lowest band": min(by_band(row["scores"], tiles)), "pooled": roc_auc_score((tiles.labels > 0).numpy(), row["scores"])}
+        name: {
+            "labels": row["labels"],
+            "bag AUROC": row["bag AUROC"],
+            "tile AUROC, mean of bands": np.mean(by_band(row["scores"], tiles)),
+            "lowest band": min(by_band(row["scores"], tiles)),
+            "pooled": roc_auc_score((tiles.labels > 0).numpy(), row["scores"]),
+        }
         for name, row in rows.items()
     }
     return pd.DataFrame(columns).T, rows["hierarchical_attention"]["scores"]

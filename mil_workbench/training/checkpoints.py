@@ -34,7 +34,9 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["json"])
-        if not (isinstance(header, dict) and all(isinstance(header.get(name), dict) for name in ("description", "facts"))):
+        if not (
+            isinstance(header, dict) and all(isinstance(header.get(name), dict) for name in ("description", "facts"))
+        ):
             raise ValueError("its header lacks the description of the model or the facts")
         return tensors, header
     except FileNotFoundError:
@@ -55,11 +57,19 @@ def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:  # th
         model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
         model.load_state_dict(weights)
     except InputError as error:  # a class from outside that is no longer where it was
-        remedy = "; put the module back where it was, or name its folder in PYTHONPATH" if ":" in str(header["description"].get("name")) else ""
+        remedy = (
+            "; put the module back where it was, or name its folder in PYTHONPATH"
+            if ":" in str(header["description"].get("name"))
+            else ""
+        )
         raise InputError(f"{path}: {error}{remedy}") from None
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # altered, or of another version
-        raise InputError(f"{path}: holds the weights of another version of the model, or was altered ({' '.join(str(error).split())[:160]}); copy it again, open it at the commit in environment.json, or run it again") from None
-    bad = next((name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None)
+        raise InputError(
+            f"{path}: holds the weights of another version of the model, or was altered ({' '.join(str(error).split())[:160]}); copy it again, open it at the commit in environment.json, or run it again"
+        ) from None
+    bad = next(
+        (name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None
+    )
     if bad is not None:
         raise InputError(f"{path}: its {bad} holds values that are not finite; copy it again, or run it again")
     return model.eval(), header["facts"]
@@ -72,7 +82,9 @@ def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:  # the f
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"{path}: does not hold the weights of its model ({' '.join(str(error).split())[:160]}); copy it again, or run it again") from None
+        raise InputError(
+            f"{path}: does not hold the weights of its model ({' '.join(str(error).split())[:160]}); copy it again, or run it again"
+        ) from None
     _restore_selection(model, header["description"])
     return header["facts"]
 
@@ -91,23 +103,37 @@ def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Modu
             raise InputError(f"{path}: checkpoint of another model: its {name} is {there}, this one's is {here}")
 
 # %% ../../nbs/training/checkpoints.ipynb #f6ed2451
-def save_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer, facts: dict[str, Any], midway: dict[str, Tensor] = {}) -> None:
+def save_state(
+    path: str | Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    facts: dict[str, Any],
+    midway: dict[str, Tensor] = {},
+) -> None:
     "Write `model`, `optimizer`, `facts` (JSON-like) and what else there is `midway` in an epoch, whole or not at all."
     state = optimizer.state_dict()
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {f"midway.{name}": tensor for name, tensor in midway.items()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
+        f"midway.{name}": tensor for name, tensor in midway.items()
+    }
     for i, memory in state["state"].items():
         tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in memory.items()}
     _write(path, tensors, {"description": model.description, "groups": state["param_groups"], "facts": facts})
 
 
-def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts, midway
+def load_state(
+    path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts, midway
     "Bring `model` and `optimizer` back to the moment stored in `path`."
     tensors, header = _read(path)
     _require_same_model(path, header["description"], model)
     try:
-        model.load_state_dict({name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")})
+        model.load_state_dict(
+            {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
+        )
     except RuntimeError as error:
-        raise InputError(f"{path}: is the state of another version of the model ({' '.join(str(error).split())[:160]}); mend the class as it was, or begin anew with resume False") from None
+        raise InputError(
+            f"{path}: is the state of another version of the model ({' '.join(str(error).split())[:160]}); mend the class as it was, or begin anew with resume False"
+        ) from None
     memories: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
@@ -115,4 +141,6 @@ def load_state(path: str | Path, model: nn.Module, optimizer: torch.optim.Optimi
             memories.setdefault(int(i), {})[key] = tensor
     _restore_selection(model, header["description"])
     optimizer.load_state_dict({"state": memories, "param_groups": header["groups"]})
-    return header["facts"], {name.removeprefix("midway."): tensor for name, tensor in tensors.items() if name.startswith("midway.")}
+    return header["facts"], {
+        name.removeprefix("midway."): tensor for name, tensor in tensors.items() if name.startswith("midway.")
+    }

@@ -40,8 +40,16 @@ def critical_instances(bags: list[np.ndarray]) -> list[int]:
 
 # %% ../../nbs/training/dynamics.ipynb #f4150d03
 PANELS = {
-    "loss": {"train_loss": "training, as minimised", "train_cross_entropy": "training", "validation_cross_entropy": "validation"},
-    "accuracy, AUROC": {"train_accuracy": "training", "validation_accuracy": "validation", "validation_auroc": "validation AUROC"},
+    "loss": {
+        "train_loss": "training, as minimised",
+        "train_cross_entropy": "training",
+        "validation_cross_entropy": "validation",
+    },
+    "accuracy, AUROC": {
+        "train_accuracy": "training",
+        "validation_accuracy": "validation",
+        "validation_auroc": "validation AUROC",
+    },
     "batch loss, range and mean": {},
     "batch loss variance": {"batch_loss_variance": None},
     "learning rate": {"learning_rate": None},
@@ -54,7 +62,9 @@ PANELS = {
 LOGARITHMIC = ("batch loss variance", "temperature")
 
 
-def plot_history(history: pd.DataFrame, best_epoch: int | None = None) -> Figure:  # best_epoch counts from 0, as the history does
+def plot_history(
+    history: pd.DataFrame, best_epoch: int | None = None
+) -> Figure:  # best_epoch counts from 0, as the history does
     "Every recorded quantity over the epochs, which are counted from 1."
     epochs = history.epoch + 1
     panels = {title: lines for title, lines in PANELS.items() if not lines or any(name in history for name in lines)}

@@ -13,14 +13,15 @@ __all__ = ['Monitor', 'SMOOTHED_OVER', 'ATTENTION_EPOCHS', 'FitSettings', 'choos
 import os
 import pickle
 import random
-import socket
 import signal
+import socket
 import sys
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Callable, Literal, Sequence, get_args
+from typing import Any, Literal, get_args
 from unittest.mock import patch
 
 import numpy as np
@@ -47,7 +48,12 @@ from .losses import MILLoss
 from .prediction import Predictions, predict, write_attention
 from .preemption import Preempted, any_asked, random_states, restore_random_states, stop_requests
 from mil_workbench.training.schedules import (
-    LearningRateSchedule, TemperatureSchedule, annealing_ends, learning_rate_factor, plateau_factor, temperature_at,
+    LearningRateSchedule,
+    TemperatureSchedule,
+    annealing_ends,
+    learning_rate_factor,
+    plateau_factor,
+    temperature_at,
 )
 
 # %% ../../nbs/training/fit.ipynb #aa70426f
@@ -92,30 +98,48 @@ def choose_device(device: str) -> str:  # cpu or cuda
     allotted = os.environ.get("SLURM_JOB_GPUS") or os.environ.get("SLURM_STEP_GPUS")
     if device == "cuda" or (device == "auto" and allotted):
         asked = "device cuda was asked for" if device == "cuda" else f"this job was given GPU {allotted}"
-        raise InputError(f"{asked}, but torch sees none: check the driver and the CUDA build of torch, or give device cpu")
+        raise InputError(
+            f"{asked}, but torch sees none: check the driver and the CUDA build of torch, or give device cpu"
+        )
     return "cpu"
 
 
 def make_accelerator(settings: FitSettings) -> Accelerator:
     "Accelerate's handle on the device, with bfloat16, or float16 on older GPUs, where `amp` is on."
-    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())  # settings of an earlier fit
+    AcceleratorState._reset_state(
+        reset_partial_state=not torch.distributed.is_initialized()
+    )  # settings of an earlier fit
     on_cpu = choose_device(settings.device) == "cpu"
     if settings.amp and on_cpu:
         print("amp: the CPU is slower in half precision, so this run computes in float32")
-    half = "no" if on_cpu or not settings.amp else "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    half = (
+        "no"
+        if on_cpu or not settings.amp
+        else "bf16"
+        if torch.cuda.is_bf16_supported(including_emulation=False)
+        else "fp16"
+    )
     return Accelerator(cpu=on_cpu, mixed_precision=half)
 
 # %% ../../nbs/training/fit.ipynb #4bafaf12
 def make_optimizer(model: nn.Module, settings: FitSettings) -> torch.optim.Optimizer:
     "AdamW (Loshchilov and Hutter 2019) with learning rates of their own for the encoder and the classifier."
-    special = {"embedding.encoder.": settings.encoder_lr, "classifier.": settings.classifier_lr, "classifiers.": settings.classifier_lr}
+    special = {
+        "embedding.encoder.": settings.encoder_lr,
+        "classifier.": settings.classifier_lr,
+        "classifiers.": settings.classifier_lr,
+    }
     by_lr: dict[float, list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             lr = next((lr for prefix, lr in special.items() if part_of(name).startswith(prefix) and lr), settings.lr)
             by_lr.setdefault(lr, []).append(parameter)
-    if settings.classifier_lr and not any(part_of(name).startswith("classifier") for name, _ in model.named_parameters()):
-        raise InputError(f"classifier_lr {settings.classifier_lr} has no effect: the model has no part called classifier; leave it out")
+    if settings.classifier_lr and not any(
+        part_of(name).startswith("classifier") for name, _ in model.named_parameters()
+    ):
+        raise InputError(
+            f"classifier_lr {settings.classifier_lr} has no effect: the model has no part called classifier; leave it out"
+        )
     groups = [{"params": parameters, "lr": lr, "full_lr": lr} for lr, parameters in by_lr.items()]
     return torch.optim.AdamW(groups, weight_decay=settings.weight_decay)
 
@@ -125,7 +149,9 @@ def part_of(name: str) -> str:
     return within_member(name).removeprefix("network.")
 
 
-def begin_epoch(epoch: int, model: nn.Module, optimizer, settings: FitSettings, history: list[dict]) -> dict[str, float]:
+def begin_epoch(
+    epoch: int, model: nn.Module, optimizer, settings: FitSettings, history: list[dict]
+) -> dict[str, float]:
     "Set random numbers, learning rates, temperature and selection mode of `epoch`; what the history shall say of them."
     torch.manual_seed(settings.seed * 100_003 + epoch)
     factor = learning_rate_factor(epoch, settings.epochs, settings.warmup_epochs, settings.lr_schedule)
@@ -153,7 +179,9 @@ def set_selection(epoch: int, model: nn.Module, settings: FitSettings) -> dict[s
     return {"temperature": temperature}
 
 # %% ../../nbs/training/fit.ipynb #0b85318c
-def backward(model: nn.Module, loss: MILLoss, batch: BagBatch, share: float, accelerator: Accelerator) -> dict[str, Tensor]:
+def backward(
+    model: nn.Module, loss: MILLoss, batch: BagBatch, share: float, accelerator: Accelerator
+) -> dict[str, Tensor]:
     "Add the gradient of `batch`, which is `share` of a step's bags; what the log shall say of it."
     with accelerator.autocast():
         output = model(batch)
@@ -178,7 +206,13 @@ def step(model: nn.Module, optimizer, accelerator: Accelerator, grad_clip: float
 
 # %% ../../nbs/training/fit.ipynb #63f2ae76
 def train_epoch(
-    model: nn.Module, loss: MILLoss, dataset: BagDataset, batches: list[list[int]], optimizer, accelerator: Accelerator, settings: FitSettings,
+    model: nn.Module,
+    loss: MILLoss,
+    dataset: BagDataset,
+    batches: list[list[int]],
+    optimizer,
+    accelerator: Accelerator,
+    settings: FitSettings,
     logs: list[dict[str, Tensor]],  # of the batches that are done; more are added
     asked_to_stop: Callable[[], bool],
 ) -> dict[str, float]:
@@ -198,7 +232,10 @@ def train_epoch(
             logs.append({name: value * len(mine) / len(numbers) for name, value in log.items()})
         step(model, optimizer, accelerator, settings.grad_clip)
     by_name = {name: values.cpu().double().numpy() for name, values in add_up(logs, accelerator).items()}
-    record = {name: float(np.average(values, weights=[len(numbers) for numbers in batches])) for name, values in by_name.items()}
+    record = {
+        name: float(np.average(values, weights=[len(numbers) for numbers in batches]))
+        for name, values in by_name.items()
+    }
     return record | batch_loss_spread(by_name["train_cross_entropy"].tolist())
 
 
@@ -214,11 +251,15 @@ def add_up(logs: list[dict[str, Tensor]], accelerator: Accelerator) -> dict[str,
     return {name: accelerator.reduce(torch.stack([log[name] for log in logs]), "sum") for name in logs[0]}
 
 # %% ../../nbs/training/fit.ipynb #1ad487c5
-def validate(model: nn.Module, bags: Sequence[Bag], critical_before: list[int] | None) -> tuple[dict[str, Any], list[int] | None, Predictions]:
+def validate(
+    model: nn.Module, bags: Sequence[Bag], critical_before: list[int] | None
+) -> tuple[dict[str, Any], list[int] | None, Predictions]:
     "The history's validation entries, the critical instances, and the predictions."
     said = predict(model, bags)
     logits, labels = torch.from_numpy(said.logits), torch.from_numpy(said.labels)
-    scores = dict(zip(METRICS, weighted_metrics(said.labels, said.probabilities, np.ones((1, len(labels))), threshold=0.5)[0]))
+    scores = dict(
+        zip(METRICS, weighted_metrics(said.labels, said.probabilities, np.ones((1, len(labels))), threshold=0.5)[0])
+    )
     record = {
         "validation_cross_entropy": F.cross_entropy(logits.double(), labels).item(),
         "validation_accuracy": float(scores["accuracy"]),
@@ -243,7 +284,9 @@ def counts_from(model: nn.Module, settings: FitSettings) -> int:
 
 def selects_from(settings: FitSettings) -> int:
     "The first epoch in which a selector selects as it will in the end."
-    annealed = annealing_ends(settings.epochs, settings.temperature_start, settings.temperature_end, settings.temperature_schedule)
+    annealed = annealing_ends(
+        settings.epochs, settings.temperature_start, settings.temperature_end, settings.temperature_schedule
+    )
     return max(annealed, min(settings.two_phase_epoch or 0, settings.epochs - 1))
 
 
@@ -270,7 +313,9 @@ def best_epoch(history: list[dict], first: int, constant: float, monitor: Monito
 def require_monitor(monitor: Monitor, labels: Sequence[int], n_classes: int) -> None:
     "Raise an `InputError` where validation cases with `labels` cannot say what `monitor` asks."
     if monitor == "auroc" and len(set(labels)) < n_classes:
-        raise InputError(f"monitor auroc: the validation cases are of {len(set(labels))} of {n_classes} classes, so they have no AUROC; give monitor cross_entropy, or other folds")
+        raise InputError(
+            f"monitor auroc: the validation cases are of {len(set(labels))} of {n_classes} classes, so they have no AUROC; give monitor cross_entropy, or other folds"
+        )
 
 
 def is_over(history: list[dict], first: int, constant: float, settings: FitSettings) -> bool:
@@ -297,7 +342,17 @@ class Files:
     def best(self) -> Path:
         return self.folder / "checkpoints" / "best.safetensors"
 
-    def keep(self, model, optimizer, scaler, so_far: "Progress", said: Predictions, first: int, constant: float, settings: FitSettings) -> None:
+    def keep(
+        self,
+        model,
+        optimizer,
+        scaler,
+        so_far: "Progress",
+        said: Predictions,
+        first: int,
+        constant: float,
+        settings: FitSettings,
+    ) -> None:
         "Write what the epoch that has just ended leaves."
         epoch, history = len(so_far.history) - 1, so_far.history
         if epoch in np.linspace(0, settings.epochs - 1, ATTENTION_EPOCHS).round():
@@ -316,7 +371,14 @@ class Files:
         scaler = accelerator.scaler and accelerator.scaler.state_dict()
         midway |= so_far.average_state()
         if accelerator.is_main_process:
-            facts = {"history": so_far.history, "critical": so_far.critical, "scaler": scaler, "batches": len(logs), "logged": list(logs[0]) if logs else [], "seconds": seconds}
+            facts = {
+                "history": so_far.history,
+                "critical": so_far.critical,
+                "scaler": scaler,
+                "batches": len(logs),
+                "logged": list(logs[0]) if logs else [],
+                "seconds": seconds,
+            }
             save_state(self.last, model, optimizer, facts, midway)
         accelerator.wait_for_everyone()
 
@@ -324,7 +386,9 @@ class Files:
 def tell(record: dict[str, Any], epochs: int, progress: tqdm) -> None:
     "Move the bar if someone watches, else print one line for the log."
     auroc = record["validation_auroc"]
-    line = f"loss {record['train_loss']:.3f}, validation loss {record['validation_cross_entropy']:.3f}, AUROC " + ("-" if auroc is None else f"{auroc:.3f}")
+    line = f"loss {record['train_loss']:.3f}, validation loss {record['validation_cross_entropy']:.3f}, AUROC " + (
+        "-" if auroc is None else f"{auroc:.3f}"
+    )
     progress.set_postfix_str(line)
     progress.update()
     if progress.disable:
@@ -364,7 +428,11 @@ class Progress:
 
     def average_state(self) -> dict[str, Tensor]:
         "Return the average's tensors under names of their own, for the state to go on from."
-        return {} if self.average is None else {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        return (
+            {}
+            if self.average is None
+            else {f"average.{name}": value for name, value in self.average.state_dict().items()}
+        )
 
 # %% ../../nbs/training/fit.ipynb #51960084
 def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: float) -> AveragedModel:
@@ -383,30 +451,48 @@ def average_weights(model: nn.Module, optimizer: torch.optim.Optimizer, keeps: f
     return average
 
 
-def take_up(path: Path, model: nn.Module, average: AveragedModel | None, optimizer, accelerator: Accelerator, epochs: int) -> Progress:
+def take_up(
+    path: Path, model: nn.Module, average: AveragedModel | None, optimizer, accelerator: Accelerator, epochs: int
+) -> Progress:
     "The progress that was kept in `path`; `model`, its `average` and `optimizer` are brought to that moment."
     facts, midway = load_state(path, model, optimizer)
     if accelerator.scaler is not None and facts["scaler"] is not None:
         accelerator.scaler.load_state_dict(facts["scaler"])
     if average is not None:
-        average.load_state_dict({name.removeprefix("average."): value for name, value in midway.items() if name.startswith("average.")})
+        average.load_state_dict(
+            {name.removeprefix("average."): value for name, value in midway.items() if name.startswith("average.")}
+        )
     progress, done = Progress(facts["history"], facts["critical"], average=average), facts.get("batches")
     if done is None:
         print(f"going on after epoch {len(progress.history)} of {epochs}")
         return progress
     print(f"going on within epoch {len(progress.history) + 1} of {epochs}, after {done} batches of it")
     share = 1.0 if accelerator.is_main_process else 0.0  # the logs were added up over the processes
-    order = facts.get("logged", [name.removeprefix("log.") for name in midway if name.startswith("log.")])  # older states do not say
+    order = facts.get(
+        "logged", [name.removeprefix("log.") for name in midway if name.startswith("log.")]
+    )  # older states do not say
     logs = {name: (midway[f"log.{name}"] * share).to(accelerator.device) for name in order}
     progress.logs = [{name: values[i] for name, values in logs.items()} for i in range(done)]
-    progress.random = {name.removeprefix("random."): state for name, state in midway.items() if name.startswith("random.")}
+    progress.random = {
+        name.removeprefix("random."): state for name, state in midway.items() if name.startswith("random.")
+    }
     progress.seconds = facts["seconds"]
     return progress
 
 # %% ../../nbs/training/fit.ipynb #da8025bc
 def one_epoch(
-    model: nn.Module, loss: MILLoss, dataset: BagDataset, sampler: BagBatchSampler, validation: Sequence[Bag], optimizer,
-    accelerator: Accelerator, settings: FitSettings, so_far: Progress, files: Files, asked_to_stop: Callable[[], bool], may_write: Callable[[], None],
+    model: nn.Module,
+    loss: MILLoss,
+    dataset: BagDataset,
+    sampler: BagBatchSampler,
+    validation: Sequence[Bag],
+    optimizer,
+    accelerator: Accelerator,
+    settings: FitSettings,
+    so_far: Progress,
+    files: Files,
+    asked_to_stop: Callable[[], bool],
+    may_write: Callable[[], None],
 ) -> Predictions:  # on validation
     "Train what is left of an epoch, and validate; `so_far` moves on by one entry. Asked to stop, it keeps the state and raises `Preempted`."
     started, epoch, history = time.perf_counter() - so_far.seconds, len(so_far.history), so_far.history
@@ -415,18 +501,24 @@ def one_epoch(
     if so_far.random is not None:
         restore_random_states(so_far.random, accelerator)
     try:
-        record |= train_epoch(model, loss, dataset, batches, optimizer, accelerator, settings, so_far.logs, asked_to_stop)
+        record |= train_epoch(
+            model, loss, dataset, batches, optimizer, accelerator, settings, so_far.logs, asked_to_stop
+        )
     except Preempted:
         may_write()
         files.keep_midway(model, optimizer, so_far, time.perf_counter() - started, accelerator)
         done = f"after {len(so_far.logs)} of {len(batches)} batches of epoch {epoch + 1}"
-        raise Preempted(f"asked to stop {done}; the state is kept in {files.last}, and the same call goes on from there") from None
+        raise Preempted(
+            f"asked to stop {done}; the state is kept in {files.last}, and the same call goes on from there"
+        ) from None
     judged = so_far.judged(model)
     set_selection(epoch, judged, settings)
     validated, critical, said = validate(judged, validation, so_far.critical)
     for name, value in (("training", record["train_loss"]), ("validation", validated["validation_cross_entropy"])):
         if not np.isfinite(value):
-            raise InputError(f"epoch {epoch + 1}: the {name} loss is {value}; lower lr{', or turn amp off' * settings.amp}{f'. The epochs before it are kept in {files.folder}' * bool(history)}")
+            raise InputError(
+                f"epoch {epoch + 1}: the {name} loss is {value}; lower lr{', or turn amp off' * settings.amp}{f'. The epochs before it are kept in {files.folder}' * bool(history)}"
+            )
     history.append(record | validated | {"seconds": time.perf_counter() - started})
     so_far.critical, so_far.logs, so_far.random, so_far.seconds = critical, [], None, 0.0
     return said
@@ -440,7 +532,8 @@ def fit(
     settings: FitSettings,
     folder: str | Path,  # of the run; a state in it is taken up
     frozen: tuple[str, ...] = (),  # parts of the model frozen on purpose
-    on_epoch: Callable[[dict], None] | None = None,  # is given each epoch's entry of the history, the earlier ones of a resumed run first
+    on_epoch: Callable[[dict], None]
+    | None = None,  # is given each epoch's entry of the history, the earlier ones of a resumed run first
     may_write: Callable[[], None] = no_objection,  # raises an error where the folder is no longer this run's
 ) -> pd.DataFrame:  # the history, one row per epoch
     "Train `model`, or go on where the run in `folder` stopped; it ends with the weights of the best epoch. Raises `Preempted` when asked to stop."
@@ -453,12 +546,16 @@ def fit(
     average = None if settings.ema is None else average_weights(model, optimizer, settings.ema)
     optimizer = accelerator.prepare(optimizer)
     dataset = BagDataset(train, settings.bag_size, settings.sampling_strategy, settings.seed)
-    sampler = BagBatchSampler(dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed)
+    sampler = BagBatchSampler(
+        dataset.sizes, settings.batch_size, settings.max_instances, shuffle=True, seed=settings.seed
+    )
     so_far = Progress([], average=average)
     if files.last.exists():
         so_far = take_up(files.last, model, average, optimizer, accelerator, settings.epochs)
     elif settings.gradient_audit != "warn":
-        found = audit_gradient_flow(model, batch_to_audit(dataset, sampler).to(accelerator.device), loss, frozen, optimizer)
+        found = audit_gradient_flow(
+            model, batch_to_audit(dataset, sampler).to(accelerator.device), loss, frozen, optimizer
+        )
         if settings.gradient_audit == "stop":
             require_gradient_flow(found)
         for fault in gradient_faults(found):
@@ -470,7 +567,20 @@ def fit(
         tell_caller(record)
     with stop_requests() as asked_to_stop:
         while not is_over(so_far.history, first, constant, settings):
-            said = one_epoch(model, loss, dataset, sampler, validation, optimizer, accelerator, settings, so_far, files, asked_to_stop, may_write)
+            said = one_epoch(
+                model,
+                loss,
+                dataset,
+                sampler,
+                validation,
+                optimizer,
+                accelerator,
+                settings,
+                so_far,
+                files,
+                asked_to_stop,
+                may_write,
+            )
             if accelerator.is_main_process:
                 may_write()
                 files.keep(model, optimizer, accelerator.scaler, so_far, said, first, constant, settings)
@@ -483,7 +593,12 @@ def fit(
 
 # %% ../../nbs/training/fit.ipynb #0f2e9a25
 def _process(rank: int, n_processes: int, port: int, payload: bytes) -> None:
-    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(n_processes), "LOCAL_WORLD_SIZE": str(n_processes)}
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(n_processes),
+        "LOCAL_WORLD_SIZE": str(n_processes),
+    }
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     arguments, threads = pickle.loads(payload)  # made a moment ago by the process that started this one
     os.environ["OMP_NUM_THREADS"] = str(max(1, threads // n_processes))
@@ -493,7 +608,18 @@ def _process(rank: int, n_processes: int, port: int, payload: bytes) -> None:
     fit(*arguments)
 
 
-def fit_in_processes(n_processes: int, model, loss, train, validation, settings: FitSettings, folder, frozen=(), on_epoch=None, may_write=no_objection) -> pd.DataFrame:
+def fit_in_processes(
+    n_processes: int,
+    model,
+    loss,
+    train,
+    validation,
+    settings: FitSettings,
+    folder,
+    frozen=(),
+    on_epoch=None,
+    may_write=no_objection,
+) -> pd.DataFrame:
     "`fit`, its batches shared by `n_processes` processes; with more than one, `on_epoch` is not called."
     arguments = (model, loss, train, validation, settings, folder, frozen)
     if n_processes == 1:
@@ -506,9 +632,13 @@ def fit_in_processes(n_processes: int, model, loss, train, validation, settings:
     try:
         payload = dumps(((*arguments, None, may_write), torch.get_num_threads()))  # what a script defines is in it
     except Exception as error:  # of a class from outside
-        raise InputError(f"n_processes {n_processes}: the model cannot be handed to another process ({error}); leave n_processes out") from None
+        raise InputError(
+            f"n_processes {n_processes}: the model cannot be handed to another process ({error}); leave n_processes out"
+        ) from None
     with patch.dict(sys.modules, {"__main__": ModuleType("__main__")}):  # so that no process runs that script again
-        processes = start_processes(_process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False)
+        processes = start_processes(
+            _process, (n_processes, port, payload), nprocs=n_processes, start_method="spawn", join=False
+        )
     join_unless_asked_to_stop(processes)
     files = Files(Path(folder))
     facts, _ = load_state(files.last, model, make_optimizer(model, settings))

@@ -7,9 +7,9 @@ __all__ = ['VANISHING', 'BATCH_NORMS', 'WRONG', 'Observed', 'single_choices', 'a
            'gradient_faults', 'require_gradient_flow']
 
 # %% ../../nbs/training/gradient_flow.ipynb #35ab4904
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Callable, Iterator, Mapping
 
 import pandas as pd
 import torch
@@ -44,7 +44,10 @@ class Observed:
                 self.highest[name] = torch.maximum(self.highest.get(name, highest), highest)
 
         leaves = {name: module for name, module in model.named_modules() if not list(module.children())}
-        handles = [module.register_forward_hook(lambda m, _, output, name=name: called(name, m, output)) for name, module in leaves.items()]
+        handles = [
+            module.register_forward_hook(lambda m, _, output, name=name: called(name, m, output))
+            for name, module in leaves.items()
+        ]
         try:
             yield
         finally:
@@ -71,12 +74,16 @@ def audit_gradient_flow(
     parts = {name: list(module.parameters(recurse=False)) for name, module in model.named_modules()}
     parts = {name: parameters for name, parameters in parts.items() if parameters}
     trainable = [p for parameters in parts.values() for p in parameters if p.requires_grad]
-    in_batch_mode = {name for name, module in model.train().named_modules() if isinstance(module, BATCH_NORMS) and module.training}
+    in_batch_mode = {
+        name for name, module in model.train().named_modules() if isinstance(module, BATCH_NORMS) and module.training
+    }
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
     with torch.random.fork_rng(devices=[batch.labels.device] if batch.labels.is_cuda else []), seen.watch(model):
         output = model(batch)
         total = loss(output, batch)["total"]
-        arrived = torch.autograd.grad(total, trainable, allow_unused=True) if total.requires_grad else [None] * len(trainable)
+        arrived = (
+            torch.autograd.grad(total, trainable, allow_unused=True) if total.requires_grad else [None] * len(trainable)
+        )
     model.train(was_training)
     with torch.no_grad():
         for buffer, before in buffers:
@@ -86,7 +93,11 @@ def audit_gradient_flow(
         name: sum(gradients[id(p)].double().square().sum().item() for p in parameters if id(p) in gradients) ** 0.5
         for name, parameters in parts.items()
     }
-    rates = {} if optimizer is None else {id(p): group.get("full_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+    rates = (
+        {}
+        if optimizer is None
+        else {id(p): group.get("full_lr", group["lr"]) for group in optimizer.param_groups for p in group["params"]}
+    )
     alone = single_choices(output)
 
     def verdict(name: str) -> str:

@@ -87,9 +87,24 @@ class MILLoss:
         bag_loss = focal_loss(output.logits, batch.labels, alpha, gamma, class_weights, self.label_smoothing)
         terms, total = {self.loss: bag_loss, **output.losses}, bag_loss + sum(output.losses.values())
         for name, weight, needed, term in (
-            ("attention_entropy", self.entropy_weight, output.instance_attention, lambda: attention_entropy(output, batch)),
-            ("selection_confidence", self.confidence_weight, output.selection, lambda: selection_confidence(output, batch, self.confidence_form)),
-            ("max_instance", self.max_instance_weight, output.instance_logits, lambda: max_instance_loss(output, batch)),
+            (
+                "attention_entropy",
+                self.entropy_weight,
+                output.instance_attention,
+                lambda: attention_entropy(output, batch),
+            ),
+            (
+                "selection_confidence",
+                self.confidence_weight,
+                output.selection,
+                lambda: selection_confidence(output, batch, self.confidence_form),
+            ),
+            (
+                "max_instance",
+                self.max_instance_weight,
+                output.instance_logits,
+                lambda: max_instance_loss(output, batch),
+            ),
         ):
             if weight:
                 if needed is None:

@@ -8,10 +8,10 @@ __all__ = ['Predictions', 'split_by_bag', 'predict', 'write_attention', 'opened_
 
 # %% ../../nbs/training/prediction.ipynb #adb775fe
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Iterator, Sequence
 from urllib.parse import quote, unquote
 
 import h5py
@@ -33,7 +33,9 @@ class Predictions:
     patients: np.ndarray  # (n,) str
     labels: np.ndarray  # (n,) int
     logits: np.ndarray  # (n, C)
-    instances: tuple[dict[str, np.ndarray], ...]  # per case: index, instance_attention, each level's weights, scores, selection
+    instances: tuple[
+        dict[str, np.ndarray], ...
+    ]  # per case: index, instance_attention, each level's weights, scores, selection
     levels: tuple[tuple[Level, ...], ...]  # of each case
 
     @property
@@ -42,20 +44,34 @@ class Predictions:
 
     def table(self, classes: Sequence[str]) -> pd.DataFrame:
         "One row per case: case_id, patient_id, label, and the probability of each class."
-        table = pd.DataFrame({"case_id": self.ids, "patient_id": self.patients, "label": [classes[i] for i in self.labels]})
+        table = pd.DataFrame(
+            {"case_id": self.ids, "patient_id": self.patients, "label": [classes[i] for i in self.labels]}
+        )
         return table.assign(**{f"probability_{name}": p for name, p in zip(classes, self.probabilities.T)})
 
 
 def split_by_bag(output: MILOutput, batch: BagBatch) -> list[dict[str, np.ndarray]]:
     "The weights and scores of a batch, bag by bag."
-    flat = {"index": batch.index, "instance_attention": output.instance_attention, "scores": output.scores, "selection": output.selection}
-    bounds = {name: batch.bag_offsets for name in flat}
+    flat = {
+        "index": batch.index,
+        "instance_attention": output.instance_attention,
+        "scores": output.scores,
+        "selection": output.selection,
+    }
+    bounds = dict.fromkeys(flat, batch.bag_offsets)
     cut = torch.arange(len(batch) + 1)
     for level in reversed(batch.levels):  # from the bags down: where each bag's children of this level start
         cut = level.offsets[cut]
         flat[level.name], bounds[level.name] = output.attention.get(level.name), cut
-    arrays = {name: values.detach().float().cpu().numpy() if name != "index" else values.numpy() for name, values in flat.items() if values is not None}
-    return [{name: values[bounds[name][b] : bounds[name][b + 1]] for name, values in arrays.items()} for b in range(len(batch))]
+    arrays = {
+        name: values.detach().float().cpu().numpy() if name != "index" else values.numpy()
+        for name, values in flat.items()
+        if values is not None
+    }
+    return [
+        {name: values[bounds[name][b] : bounds[name][b + 1]] for name, values in arrays.items()}
+        for b in range(len(batch))
+    ]
 
 
 @torch.no_grad()
@@ -104,13 +120,17 @@ def opened_attention(path: str | Path) -> Iterator[h5py.File]:
         with h5py.File(path) as file:
             yield file
     except (OSError, KeyError, RuntimeError, AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: does not hold the weights that are asked for ({' '.join(str(error).split())[:160]}); copy it again from where it was made, or run it again") from None
+        raise InputError(
+            f"{path}: does not hold the weights that are asked for ({' '.join(str(error).split())[:160]}); copy it again from where it was made, or run it again"
+        ) from None
 
 
 def read_attention(path: str | Path, group: str) -> dict[str, dict[str, np.ndarray]]:
     "Case name -> its arrays, from one `group` of the file at `path`."
     with opened_attention(path) as file:
-        return {unquote(case): {name: values[:] for name, values in arrays.items()} for case, arrays in file[group].items()}
+        return {
+            unquote(case): {name: values[:] for name, values in arrays.items()} for case, arrays in file[group].items()
+        }
 
 
 def read_case_attention(path: str | Path, group: str, case: str) -> dict[str, np.ndarray]:

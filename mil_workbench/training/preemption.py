@@ -8,8 +8,8 @@ __all__ = ['STOP_SIGNALS', 'Preempted', 'stop_requests', 'any_asked', 'random_st
 # %% ../../nbs/training/preemption.ipynb #f5ab2598
 import signal
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Callable, Iterator
 
 import torch
 from accelerate import Accelerator

@@ -33,7 +33,9 @@ def temperature_at(epoch: int, epochs: int, start: float, end: float, schedule: 
 def annealing_ends(epochs: int, start: float, end: float, schedule: TemperatureSchedule) -> int:
     "The first epoch at the final temperature, which is the last epoch at the latest."
     temperatures = [temperature_at(epoch, epochs, start, end, schedule) for epoch in range(epochs)]
-    return next(epoch for epoch, value in enumerate(temperatures) if math.isclose(value, temperatures[-1], rel_tol=1e-9))
+    return next(
+        epoch for epoch, value in enumerate(temperatures) if math.isclose(value, temperatures[-1], rel_tol=1e-9)
+    )
 
 # %% ../../nbs/training/schedules.ipynb #c97899b0
 LearningRateSchedule = Literal["cosine", "plateau", "constant"]

@@ -7,8 +7,9 @@ __all__ = ['SCALINGS', 'N_LARGEST', 'Attention', 'OverlayCase', 'maps_of', 'imag
            'tint', 'OverlayViewer', 'draw_overlay', 'draw_largest', 'draw_strip']
 
 # %% ../../nbs/viewers/overlay.ipynb #66f81f2d
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,7 +36,9 @@ class Attention:
 class OverlayCase:
     "What the overlay shows of one case."
 
-    images: Callable[[int], np.ndarray]  # number of the channel -> (N, H, W) uint8, or (N, H, W, 3) where channels = ("colour",)
+    images: Callable[
+        [int], np.ndarray
+    ]  # number of the channel -> (N, H, W) uint8, or (N, H, W, 3) where channels = ("colour",)
     channels: tuple[str, ...]
     attention: tuple[Attention, ...]  # one, or two side by side (two runs or two epochs)
     masks: np.ndarray | None = None  # (N, H, W), above 0 in the lesion
@@ -49,18 +52,26 @@ def maps_of(case: str, attention: Attention, n_images: int) -> np.ndarray:  # (N
     weights = np.asarray(attention.weights, dtype=np.float32)
     whose = f"case {case}: attention '{attention.title}'"
     if weights.ndim not in (1, 3):
-        raise InputError(f"{whose} has shape {weights.shape}; give one weight per image, (N,), or a map of each, (N, h, w)")
+        raise InputError(
+            f"{whose} has shape {weights.shape}; give one weight per image, (N,), or a map of each, (N, h, w)"
+        )
     if len(weights) != n_images:
-        raise InputError(f"{whose} has weights for {len(weights)} images, the case has {n_images}; evaluate the run again on the cohort that is shown")
+        raise InputError(
+            f"{whose} has weights for {len(weights)} images, the case has {n_images}; evaluate the run again on the cohort that is shown"
+        )
     maps = weights.reshape(n_images, *(weights.shape[1:] or (1, 1)))
     smallest, largest = maps.min((1, 2)), maps.max((1, 2))
     is_number = np.isfinite(smallest) & np.isfinite(largest)
     if not is_number.all():
         first = int(np.argmin(is_number)) + 1
-        raise InputError(f"{whose} is not a number at image {first} of {n_images}; the run diverged, so choose an earlier epoch or another run")
+        raise InputError(
+            f"{whose} is not a number at image {first} of {n_images}; the run diverged, so choose an earlier epoch or another run"
+        )
     if smallest.min() < 0:
         first = int(np.argmin(smallest)) + 1
-        raise InputError(f"{whose} is {smallest.min():.3g} at image {first} of {n_images}; give weights, which are never below 0, rather than scores")
+        raise InputError(
+            f"{whose} is {smallest.min():.3g} at image {first} of {n_images}; give weights, which are never below 0, rather than scores"
+        )
     return maps
 
 
@@ -70,11 +81,17 @@ def images_of(case: str, content: OverlayCase, channel: int) -> np.ndarray:  # (
     if not len(images):
         raise InputError(f"case {case} has no images; choose a cohort with images, not one of features alone")
     if images.dtype != np.uint8 or not (images.ndim == 3 or images.ndim == 4 and images.shape[3] == 3):
-        raise InputError(f"case {case}: the images are {images.dtype} of shape {images.shape}; give uint8 of shape (N, H, W), or (N, H, W, 3) in colour")
+        raise InputError(
+            f"case {case}: the images are {images.dtype} of shape {images.shape}; give uint8 of shape (N, H, W), or (N, H, W, 3) in colour"
+        )
     if content.masks is not None and content.masks.shape != images.shape[:3]:
-        raise InputError(f"case {case}: the masks have shape {content.masks.shape}, the images {images.shape[:3]}; cut both from the same volume")
+        raise InputError(
+            f"case {case}: the masks have shape {content.masks.shape}, the images {images.shape[:3]}; cut both from the same volume"
+        )
     if content.names is not None and len(content.names) != len(images):
-        raise InputError(f"case {case}: there are {len(content.names)} names for {len(images)} images; give one for each")
+        raise InputError(
+            f"case {case}: there are {len(content.names)} names for {len(images)} images; give one for each"
+        )
     return images
 
 # %% ../../nbs/viewers/overlay.ipynb #a7095a5c
@@ -122,7 +139,9 @@ class OverlayViewer(CaseViewer):
     _esm = STATIC / "overlay.js"
     colour_map = traitlets.Enum(COLOUR_MAPS, "viridis").tag(sync=True)
     opacity = traitlets.Float(0.5, min=0, max=1).tag(sync=True)
-    threshold = traitlets.Float(0.0, min=0, max=1).tag(sync=True)  # share of full colour, below which nothing is painted
+    threshold = traitlets.Float(0.0, min=0, max=1).tag(
+        sync=True
+    )  # share of full colour, below which nothing is painted
     scaling = traitlets.Enum(SCALINGS, "case").tag(sync=True)
     channel = traitlets.Unicode("").tag(sync=True)  # the one asked for; a case without it shows its first
     shown = traitlets.Dict().tag(sync=True)  # what one must know to read the numbers below
@@ -150,7 +169,10 @@ class OverlayViewer(CaseViewer):
             "channels": content.channels,
             "names": content.names,
             "has_lesion": has_lesion,
-            "attention": [{"title": each.title, "about": each.about, "was_trained_on": each.was_trained_on, "shape": its.shape} for each, its in zip(content.attention, maps)],
+            "attention": [
+                {"title": each.title, "about": each.about, "was_trained_on": each.was_trained_on, "shape": its.shape}
+                for each, its in zip(content.attention, maps)
+            ],
             "nothing_beside": content.nothing_beside,
         }
         self.whole = images
@@ -166,9 +188,16 @@ class OverlayViewer(CaseViewer):
 
     def stack(self) -> tuple[np.ndarray, list[np.ndarray], np.ndarray | None]:
         "Images (N, H, W) or (N, H, W, 3), the maps (N, h, w) of each attention, and the masks (N, H, W), as they were sent to the page."
-        maps = [np.frombuffer(sent, np.float32).reshape(about["shape"]) for sent, about in zip(self.weights, self.shown["attention"])]
+        maps = [
+            np.frombuffer(sent, np.float32).reshape(about["shape"])
+            for sent, about in zip(self.weights, self.shown["attention"])
+        ]
         size = self.whole.shape[:3]
-        masks = np.unpackbits(np.frombuffer(self.lesion, np.uint8), count=np.prod(size)).reshape(size) if self.lesion else None
+        masks = (
+            np.unpackbits(np.frombuffer(self.lesion, np.uint8), count=np.prod(size)).reshape(size)
+            if self.lesion
+            else None
+        )
         return self.whole, maps, masks
 
     def draw(self) -> Figure:
@@ -185,24 +214,36 @@ def draw_overlay(viewer: OverlayViewer) -> Figure:
     rows = figure.subfigures(len(all_maps), 1, squeeze=False)[:, 0]
     for row, maps, about in zip(rows, all_maps, viewer.shown["attention"]):
         top, strip = row.subfigures(2, 1, height_ratios=(2, 1))
-        words = filter(None, (viewer.shown["title"] or viewer.case, viewer.shown["channel"], about["title"], about["about"]))
+        words = filter(
+            None, (viewer.shown["title"] or viewer.case, viewer.shown["channel"], about["title"], about["about"])
+        )
         top.suptitle(" · ".join(words), fontsize="medium", color="tab:red" if about["was_trained_on"] else None)
         draw_largest(top, viewer, images, maps, masks)
-        draw_strip(strip.subplots(), maps.max((1, 2)), viewer.shown["has_lesion"], "weight" if maps[0].size == 1 else "largest weight")
+        draw_strip(
+            strip.subplots(),
+            maps.max((1, 2)),
+            viewer.shown["has_lesion"],
+            "weight" if maps[0].size == 1 else "largest weight",
+        )
     if viewer.shown["nothing_beside"]:
         figure.supxlabel(f"beside it: {viewer.shown['nothing_beside']}", fontsize="small")
     plt.close(figure)
     return figure
 
 
-def draw_largest(figure: SubFigure, viewer: OverlayViewer, images: np.ndarray, maps: np.ndarray, masks: np.ndarray | None) -> None:
+def draw_largest(
+    figure: SubFigure, viewer: OverlayViewer, images: np.ndarray, maps: np.ndarray, masks: np.ndarray | None
+) -> None:
     "The images with the largest weights, tinted and outlined, with the colour bar."
     largest, full = maps.max((1, 2)), full_values(maps, viewer.scaling)
     axes = figure.subplots(1, N_LARGEST)
     for axis in axes:
         axis.set_axis_off()
     for axis, i in zip(axes, np.argsort(-largest, kind="stable")):
-        axis.imshow(tint(images[i], maps[i], full[i], viewer.colour_map, viewer.opacity, viewer.threshold), interpolation="nearest")
+        axis.imshow(
+            tint(images[i], maps[i], full[i], viewer.colour_map, viewer.opacity, viewer.threshold),
+            interpolation="nearest",
+        )
         if masks is not None and masks[i].any():
             axis.contour(masks[i], levels=[0.5], colors="tab:orange", linewidths=1)
         name = viewer.shown["names"][i] if viewer.shown["names"] else f"image {i + 1} of {len(maps)}"
@@ -222,4 +263,9 @@ def draw_strip(axis: plt.Axes, largest: np.ndarray, has_lesion: Sequence[bool] |
     if has_lesion.any():
         axis.bar(places[has_lesion], largest[has_lesion], color="tab:orange", width=0.9, label="image with a lesion")
         axis.legend(fontsize="small")
-    axis.set(xlabel="image, in the order of the case", ylabel=label, xlim=(0, len(largest) + 1), ylim=(0, (largest.max() or 1) * 1.1))
+    axis.set(
+        xlabel="image, in the order of the case",
+        ylabel=label,
+        xlim=(0, len(largest) + 1),
+        ylim=(0, (largest.max() or 1) * 1.1),
+    )

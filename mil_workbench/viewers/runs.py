@@ -10,9 +10,10 @@ __all__ = ['NO_STUDIES', 'UNREADABLE', 'SCORES', 'TITLES', 'FIRST', 'LAST', 'MOS
 
 # %% ../../nbs/viewers/runs.ipynb #ce0d0caf
 import re
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,10 +23,10 @@ from fastcore.basics import patch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..record.runs_table import FILES, REPEATS, collect, parameters_of, uniform
-from ..record.run_folder import WITHOUT_EFFECT
-from ..record.status import study_states
 from ..files import InputError, resolve
+from ..record.run_folder import WITHOUT_EFFECT
+from ..record.runs_table import FILES, REPEATS, collect, parameters_of, uniform
+from ..record.status import study_states
 from .viewer import STATIC, Viewer
 
 # %% ../../nbs/viewers/runs.ipynb #c863a43d
@@ -49,36 +50,90 @@ def table_of_study(study: Path) -> pd.DataFrame:
     try:
         table = collect(study, study_states(study))
     except (OSError, ValueError, KeyError, TypeError) as error:  # whatever a file written by hand may lead to
-        reason = str(error) if isinstance(error, InputError) else f"{study}: cannot be read ({type(error).__name__}: {error})"
+        reason = (
+            str(error)
+            if isinstance(error, InputError)
+            else f"{study}: cannot be read ({type(error).__name__}: {error})"
+        )
         table = pd.DataFrame({"run": [""], "state": [UNREADABLE], "reason": [reason], "attempts": [0]})
     return table.assign(study=study.name, written=[last_written(study / run) for run in table.run])
 
 
 def table_of_runs(folder: Path) -> pd.DataFrame:
     "All runs of all studies in `folder`, the newest first: study, run, when it was last written, and what `collect` says of it."
-    studies = sorted(path for path in folder.glob("*") if path.is_dir() and path.name not in NO_STUDIES and not path.name.startswith("."))
+    studies = sorted(
+        path
+        for path in folder.glob("*")
+        if path.is_dir() and path.name not in NO_STUDIES and not path.name.startswith(".")
+    )
     tables = [table for table in map(table_of_study, studies) if len(table)]
     names = dict.fromkeys(["study", "run", "state", "reason", "written", *(name for table in tables for name in table)])
-    column = lambda name: [None if pd.isna(value) else value for table in tables for value in (table[name].tolist() if name in table else [None] * len(table))]
+    column = lambda name: [
+        None if pd.isna(value) else value
+        for table in tables
+        for value in (table[name].tolist() if name in table else [None] * len(table))
+    ]
     joined = pd.DataFrame({name: uniform(column(name)) for name in names})
-    return joined.assign(written=joined.written.astype("float64")).sort_values("written", ascending=False, kind="stable").reset_index(drop=True)
+    return (
+        joined.assign(written=joined.written.astype("float64"))
+        .sort_values("written", ascending=False, kind="stable")
+        .reset_index(drop=True)
+    )
 
 # %% ../../nbs/viewers/runs.ipynb #3e8fec42
 def parameters_that_differ(table: pd.DataFrame) -> list[str]:
     "The parameters that have an effect and are not the same in all runs of `table`; `git.commit` is taken as one of them."
-    candidates = [name for name in [*parameters_of(table), "git.commit"] if name in table and name not in (*WITHOUT_EFFECT, "written")]
-    is_training = table[[name for name in REPEATS if name in table]].notna().all(axis=1) if "fold" in table else pd.Series(False, index=table.index)
-    return [name for name in candidates if table[name].nunique() > 1 or table[name][is_training].nunique(dropna=False) > 1]
+    candidates = [
+        name
+        for name in [*parameters_of(table), "git.commit"]
+        if name in table and name not in (*WITHOUT_EFFECT, "written")
+    ]
+    is_training = (
+        table[[name for name in REPEATS if name in table]].notna().all(axis=1)
+        if "fold" in table
+        else pd.Series(False, index=table.index)
+    )
+    return [
+        name for name in candidates if table[name].nunique() > 1 or table[name][is_training].nunique(dropna=False) > 1
+    ]
 
 # %% ../../nbs/viewers/runs.ipynb #18f13600
 SCORES = {
-    "test.auroc": "test AUROC", "validation.auroc": "validation AUROC", "instance.auroc": "instance AUROC",
-    "test.balanced_accuracy": "test balanced accuracy", "test.brier": "test Brier score",
-    "evaluated.auroc": "evaluated AUROC", "evaluated.balanced_accuracy": "evaluated balanced accuracy", "evaluated.brier": "evaluated Brier score",
+    "test.auroc": "test AUROC",
+    "validation.auroc": "validation AUROC",
+    "instance.auroc": "instance AUROC",
+    "test.balanced_accuracy": "test balanced accuracy",
+    "test.brier": "test Brier score",
+    "evaluated.auroc": "evaluated AUROC",
+    "evaluated.balanced_accuracy": "evaluated balanced accuracy",
+    "evaluated.brier": "evaluated Brier score",
 }
-TITLES = {"written": "last written", "history.epochs": "epochs done", "history.seconds": "time in epochs", "git.commit": "commit", **SCORES}
-FIRST = ("run", "study", "state", "reason", "test.auroc", "validation.auroc", "instance.auroc", "evaluated.auroc", "written")  # then parameters
-LAST = ("history.epochs", "history.seconds", "test.balanced_accuracy", "test.brier", "evaluated.balanced_accuracy", "evaluated.brier")
+TITLES = {
+    "written": "last written",
+    "history.epochs": "epochs done",
+    "history.seconds": "time in epochs",
+    "git.commit": "commit",
+    **SCORES,
+}
+FIRST = (
+    "run",
+    "study",
+    "state",
+    "reason",
+    "test.auroc",
+    "validation.auroc",
+    "instance.auroc",
+    "evaluated.auroc",
+    "written",
+)  # then parameters
+LAST = (
+    "history.epochs",
+    "history.seconds",
+    "test.balanced_accuracy",
+    "test.brier",
+    "evaluated.balanced_accuracy",
+    "evaluated.brier",
+)
 
 
 def natural(text: str) -> tuple[list[str | int], str]:
@@ -99,14 +154,26 @@ def column_for_page(name: str, values: pd.Series) -> dict[str, Any]:
     kind = kind_of(name, values)
     levels = sorted(values.dropna().astype(str).unique(), key=natural) if kind == "text" else []
     places = {level: place for place, level in enumerate(levels)}
-    numbers = [places.get(str(value), np.nan) for value in values] if kind == "text" else values.to_numpy("float64", na_value=np.nan)
-    return {"name": name, "title": TITLES.get(name, name), "kind": kind, "levels": levels, "values": np.asarray(numbers, "float64").tobytes()}
+    numbers = (
+        [places.get(str(value), np.nan) for value in values]
+        if kind == "text"
+        else values.to_numpy("float64", na_value=np.nan)
+    )
+    return {
+        "name": name,
+        "title": TITLES.get(name, name),
+        "kind": kind,
+        "levels": levels,
+        "values": np.asarray(numbers, "float64").tobytes(),
+    }
 
 
 def columns_for_page(table: pd.DataFrame) -> list[dict[str, Any]]:
     "The columns of a table of runs that are worth a look."
     shortened = table.assign(**{"git.commit": table["git.commit"].str[:8]}) if "git.commit" in table else table
-    names = [name for name in (*FIRST, *parameters_that_differ(table), *LAST) if name in table and table[name].notna().any()]
+    names = [
+        name for name in (*FIRST, *parameters_that_differ(table), *LAST) if name in table and table[name].notna().any()
+    ]
     return [column_for_page(name, shortened[name]) for name in names]
 
 # %% ../../nbs/viewers/runs.ipynb #90302a9f
@@ -114,7 +181,10 @@ def searched_texts(table: pd.DataFrame) -> list[str]:
     "What the words of a filter are looked for in, a text per row, in small letters."
     named = [name for name in dict.fromkeys(["cohort", "model", *parameters_that_differ(table)]) if name in table]
     parts = [table[name].fillna("").astype(str) for name in ("study", "run", "state", "reason")]
-    parts += [table[name].map(lambda value, name=name: "" if pd.isna(value) else f"{name}={value}").astype(str) for name in named]
+    parts += [
+        table[name].map(lambda value, name=name: "" if pd.isna(value) else f"{name}={value}").astype(str)
+        for name in named
+    ]
     return [" ".join(filter(None, row)).lower() for row in zip(*parts)]
 
 # %% ../../nbs/viewers/runs.ipynb #b4b76a93
@@ -123,22 +193,39 @@ def read_history(run: Path) -> pd.DataFrame:
     try:
         history = pd.read_csv(run / "history.csv")
     except FileNotFoundError:
-        raise InputError(f"{run.parent.name}/{run.name} has no history.csv: no epoch of it has ended, or it trains nothing") from None
+        raise InputError(
+            f"{run.parent.name}/{run.name} has no history.csv: no epoch of it has ended, or it trains nothing"
+        ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{run.parent.name}/{run.name}: history.csv cannot be read ({error})") from None
     numeric = history.select_dtypes("number")
     if "epoch" not in numeric or numeric.shape[1] == 1:
-        raise InputError(f"{run.parent.name}/{run.name}: history.csv has no column epoch, or no other that holds numbers; another version may have written it")
+        raise InputError(
+            f"{run.parent.name}/{run.name}: history.csv has no column epoch, or no other that holds numbers; another version may have written it"
+        )
     return numeric
 
 # %% ../../nbs/viewers/runs.ipynb #1ec0be37
 MOST_DRAWN = 40  # runs in the figure
-CURVE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6d31", "#7f7f7f")  # after Okabe and Ito (2008)
+CURVE_COLOURS = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#e69f00",
+    "#56b4e9",
+    "#8c6d31",
+    "#7f7f7f",
+)  # after Okabe and Ito (2008)
 
 
 def score_to_draw(rows: pd.DataFrame, sorted_by: str) -> str | None:
     "The score that runs are sorted by, or else the first of SCORES that any has."
-    known = [name for name in (sorted_by, *SCORES) if name in rows and kind_of(name, rows[name]) == "score" and rows[name].notna().any()]
+    known = [
+        name
+        for name in (sorted_by, *SCORES)
+        if name in rows and kind_of(name, rows[name]) == "score" and rows[name].notna().any()
+    ]
     return known[0] if known else None
 
 
@@ -147,7 +234,15 @@ def draw_scores(axis: Axes, rows: pd.DataFrame, score: str) -> None:
     for place, (key, row) in enumerate(rows.iterrows()):
         low, high = row.get(f"{score}.low"), row.get(f"{score}.high")
         if pd.isna(row[score]):
-            axis.text(0.01, place, row.state, transform=axis.get_yaxis_transform(), va="center", fontsize="small", color="grey")
+            axis.text(
+                0.01,
+                place,
+                row.state,
+                transform=axis.get_yaxis_transform(),
+                va="center",
+                fontsize="small",
+                color="grey",
+            )
             continue
         if not (pd.isna(low) or pd.isna(high)):
             axis.plot([low, high], [place, place], color="tab:blue", alpha=0.5)
@@ -160,7 +255,13 @@ def draw_curves(axis: Axes, curves: Sequence[dict], quantity: str) -> None:
     for curve, colour in zip(curves, cycle(CURVE_COLOURS)):
         if quantity in curve["series"]:
             values = np.array(curve["series"][quantity], dtype=float)
-            axis.plot(np.array(curve["series"]["epoch"], dtype=float) + 1, values, color=colour, label=curve["key"], marker=".")
+            axis.plot(
+                np.array(curve["series"]["epoch"], dtype=float) + 1,
+                values,
+                color=colour,
+                label=curve["key"],
+                marker=".",
+            )
     axis.set(xlabel="epoch", ylabel=quantity.replace("_", " "))
     axis.legend(fontsize="small")
 
@@ -169,7 +270,13 @@ def draw_runs(rows: pd.DataFrame, sorted_by: str, curves: Sequence[dict], quanti
     "The first of the `rows`, indexed by study/run, and the curves."
     drawn, score = rows[:MOST_DRAWN], score_to_draw(rows[:MOST_DRAWN], sorted_by)
     panels = int(score is not None) + bool(curves)
-    figure, axes = plt.subplots(1, max(1, panels), figsize=(6 * max(1, panels), max(3, 1 + 0.22 * len(drawn))), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(
+        1,
+        max(1, panels),
+        figsize=(6 * max(1, panels), max(3, 1 + 0.22 * len(drawn))),
+        layout="constrained",
+        squeeze=False,
+    )
     if score is not None:
         draw_scores(axes[0, 0], drawn, score)
         axes[0, 0].set_title(f"{len(drawn)} of {len(rows)} runs" if len(rows) > len(drawn) else "")
@@ -213,7 +320,12 @@ class RunBrowser(Viewer):
         with self.hold_sync():
             self.runs = runs.set_axis(keys)
             differing = {study: parameters_that_differ(own) for study, own in [("", runs), *runs.groupby("study")]}
-            self.table = {"keys": keys, "columns": columns_for_page(runs), "texts": searched_texts(runs), "differing": differing}
+            self.table = {
+                "keys": keys,
+                "columns": columns_for_page(runs),
+                "texts": searched_texts(runs),
+                "differing": differing,
+            }
             self.message = "" if keys else say_empty(self.folder)
             self.study = self.study if (runs.study == self.study).any() else ""
             self.state = self.state if (runs.state == self.state).any() else ""
@@ -227,7 +339,15 @@ class RunBrowser(Viewer):
         for key in self.chosen:
             try:
                 history = read_history(self.folder / key)
-                curves.append({"key": key, "series": {name: [value if np.isfinite(value) else None for value in history[name].tolist()] for name in history}})
+                curves.append(
+                    {
+                        "key": key,
+                        "series": {
+                            name: [value if np.isfinite(value) else None for value in history[name].tolist()]
+                            for name in history
+                        },
+                    }
+                )
             except InputError as error:
                 unread.append(str(error))
         with self.hold_sync():
@@ -248,7 +368,11 @@ def shown(self: RunBrowser) -> pd.DataFrame:
     rows = rows[(rows.study == self.study) | (self.study == "")]
     rows = rows[(rows.state == self.state) | (self.state == "")]
     by = self.sorted_by if self.sorted_by in rows else "written"
-    key = (lambda values: values.map(lambda value: natural(str(value)), na_action="ignore")) if kind_of(by, rows[by]) == "text" else None
+    key = (
+        (lambda values: values.map(lambda value: natural(str(value)), na_action="ignore"))
+        if kind_of(by, rows[by]) == "text"
+        else None
+    )
     return rows.sort_values(by, ascending=not self.descending, kind="stable", key=key, na_position="last")
 
 

@@ -8,8 +8,9 @@ __all__ = ['Mode', 'Scores', 'TEMPERATURES', 'CURVE_POINTS', 'THUMBNAILS', 'sele
 
 # %% ../../nbs/viewers/selector.ipynb #144a9fe6
 import textwrap
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Callable, Literal, Sequence
+from typing import Literal
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,7 +50,11 @@ def sharpness(weights: np.ndarray) -> dict[str, float]:  # (N,)
     "Largest weight, effective number of instances (1 / sum of squares) and entropy / log N."
     positive = weights[weights > 0]
     entropy = -(positive * np.log(positive)).sum() / np.log(max(len(weights), 2))
-    return {"largest": float(weights.max()), "effective": float(1 / np.square(weights).sum()), "entropy": float(entropy)}
+    return {
+        "largest": float(weights.max()),
+        "effective": float(1 / np.square(weights).sum()),
+        "entropy": float(entropy),
+    }
 
 # %% ../../nbs/viewers/selector.ipynb #f960f3c3
 @dataclass(frozen=True)
@@ -61,8 +66,12 @@ class SelectorCase:
     temperatures: np.ndarray  # (E,) the selector's temperature in each of these epochs
     kept_epoch: int | None = None  # whose weights were kept, and give `probability`; the last of `epochs` unless told
     instance_labels: np.ndarray | None = None  # (N,) above 0 where the instance shows the finding
-    thumbnails: Callable[[np.ndarray], np.ndarray] | None = None  # rows (M,) -> small images (M, H, W) or (M, H, W, 3), uint8
-    probability: Callable[[Mode, Scores, int, np.ndarray], np.ndarray] | None = None  # mode, scores, k, temperatures (T,) -> (T,) the bag's probability of the positive class
+    thumbnails: Callable[[np.ndarray], np.ndarray] | None = (
+        None  # rows (M,) -> small images (M, H, W) or (M, H, W, 3), uint8
+    )
+    probability: Callable[[Mode, Scores, int, np.ndarray], np.ndarray] | None = (
+        None  # mode, scores, k, temperatures (T,) -> (T,) the bag's probability of the positive class
+    )
     title: str = ""
     positive: str = ""  # name of the positive class
     schedule: Sequence[float] = ()  # the temperature of each epoch of the run, from 0 on
@@ -81,19 +90,29 @@ def check(case: str, content: SelectorCase) -> None:
     logits, epochs = np.asarray(content.logits), list(content.epochs)
     temperatures = np.asarray(content.temperatures, np.float64)
     if not epochs or logits.size == 0:
-        raise InputError(f"case {case}: no epoch of its scores was recorded; train the run to its end, or choose another case")
+        raise InputError(
+            f"case {case}: no epoch of its scores was recorded; train the run to its end, or choose another case"
+        )
     if logits.ndim != 2 or len(logits) != len(epochs) or temperatures.shape != (len(epochs),):
-        raise InputError(f"case {case}: scores {logits.shape} and temperatures {temperatures.shape} do not fit {len(epochs)} epochs; the run was made by another version: train it again")
+        raise InputError(
+            f"case {case}: scores {logits.shape} and temperatures {temperatures.shape} do not fit {len(epochs)} epochs; the run was made by another version: train it again"
+        )
     if np.any(np.diff(epochs) <= 0):
         raise InputError(f"case {case}: its epochs {epochs} do not rise; give each epoch once, the earliest first")
     if not (np.isfinite(temperatures) & (temperatures > 0)).all():
-        raise InputError(f"case {case}: a temperature of {temperatures.min():g} was recorded, but a temperature lies above 0; train the run again")
+        raise InputError(
+            f"case {case}: a temperature of {temperatures.min():g} was recorded, but a temperature lies above 0; train the run again"
+        )
     if not np.isfinite(logits).all():
         row, instance = np.argwhere(~np.isfinite(logits))[0]
         what = "NaN" if np.isnan(logits[row, instance]) else "infinity"
-        raise InputError(f"case {case}: its scores hold {what} in epoch {epochs[row] + 1}, from instance {instance + 1} on; the run diverged: look at its history, and train it with a lower lr")
+        raise InputError(
+            f"case {case}: its scores hold {what} in epoch {epochs[row] + 1}, from instance {instance + 1} on; the run diverged: look at its history, and train it with a lower lr"
+        )
     if content.instance_labels is not None and len(content.instance_labels) != logits.shape[1]:
-        raise InputError(f"case {case}: {len(content.instance_labels)} instance labels for {logits.shape[1]} instances; the cohort changed since the run: train it again")
+        raise InputError(
+            f"case {case}: {len(content.instance_labels)} instance labels for {logits.shape[1]} instances; the cohort changed since the run: train it again"
+        )
 
 # %% ../../nbs/viewers/selector.ipynb #05e08fb8
 TEMPERATURES = (0.01, 100.0)  # the slider's ends
@@ -124,13 +143,17 @@ class SelectorViewer(CaseViewer):
     title = traitlets.Unicode("").tag(sync=True)
     positive = traitlets.Unicode("").tag(sync=True)  # name of the positive class, "" where it is not told
     logits = traitlets.Bytes(b"").tag(sync=True)  # (E, N) float32
-    finding = traitlets.Bytes(b"").tag(sync=True)  # (N,) uint8, 1 where the instance shows the finding; empty where that is not known
+    finding = traitlets.Bytes(b"").tag(
+        sync=True
+    )  # (N,) uint8, 1 where the instance shows the finding; empty where that is not known
     thumbnails = traitlets.Bytes(b"").tag(sync=True)  # (M, H, W, 1 or 3) uint8
     thumbnail_shape = traitlets.List(traitlets.Int()).tag(sync=True)
     thumbnail_rows = traitlets.List(traitlets.Int()).tag(sync=True)
     thumbnail_message = traitlets.Unicode("").tag(sync=True)
     thumbnails_of = traitlets.List().tag(sync=True)  # case and epoch
-    curve = traitlets.Bytes(b"").tag(sync=True)  # (CURVE_POINTS,) float32, from one end of `temperature_range` to the other
+    curve = traitlets.Bytes(b"").tag(
+        sync=True
+    )  # (CURVE_POINTS,) float32, from one end of `temperature_range` to the other
     curve_message = traitlets.Unicode("").tag(sync=True)
     curve_of = traitlets.List().tag(sync=True)  # case, mode, scores, and k or 0 where it does not matter
 
@@ -152,7 +175,9 @@ class SelectorViewer(CaseViewer):
     @traitlets.validate("epoch")
     def _recorded(self, proposal: dict) -> int:
         if proposal.value not in self.epochs:
-            raise traitlets.TraitError(f"epoch {proposal.value} was not recorded; these were, counted from 0: {', '.join(map(str, self.epochs))}")
+            raise traitlets.TraitError(
+                f"epoch {proposal.value} was not recorded; these were, counted from 0: {', '.join(map(str, self.epochs))}"
+            )
         return proposal.value
 
 # %% ../../nbs/viewers/selector.ipynb #bddcba9e
@@ -164,13 +189,17 @@ def show_case(self: SelectorViewer, content: SelectorCase) -> None:
     self.epochs, self.kept_epoch = [int(epoch) for epoch in content.epochs], int(content.kept)
     if self.is_new or self.epoch not in self.epochs:
         self.epoch = self.kept_epoch if self.kept_epoch in self.epochs else self.epochs[-1]
-    self.temperatures, self.schedule = ([float(value) for value in values] for values in (content.temperatures, content.schedule))
+    self.temperatures, self.schedule = (
+        [float(value) for value in values] for values in (content.temperatures, content.schedule)
+    )
     self.temperature_range = slider_range([*self.temperatures, *self.schedule])
     if self.is_new:
         self.mode, self.scores, self.k, self.is_new = content.mode, content.scores, content.k, False
         self.temperature = self.temperatures[self.epochs.index(self.epoch)]
     self.logits = np.asarray(content.logits, np.float32).tobytes()
-    self.finding = b"" if content.instance_labels is None else (np.asarray(content.instance_labels) > 0).astype(np.uint8).tobytes()
+    self.finding = (
+        b"" if content.instance_labels is None else (np.asarray(content.instance_labels) > 0).astype(np.uint8).tobytes()
+    )
     self.title, self.positive = content.title, content.positive
     self.content = content
 
@@ -178,7 +207,9 @@ def show_case(self: SelectorViewer, content: SelectorCase) -> None:
 @patch
 def weights(self: SelectorViewer) -> np.ndarray:  # (N,)
     "The weights of the bars shown."
-    return selection_weights(self.content.logits[self.epochs.index(self.epoch)], self.temperature, self.mode, self.scores, self.k)
+    return selection_weights(
+        self.content.logits[self.epochs.index(self.epoch)], self.temperature, self.mode, self.scores, self.k
+    )
 
 
 @patch
@@ -195,7 +226,9 @@ def show_thumbnails(self: SelectorViewer) -> None:
     "Send the images of the instances with the highest scores in the epoch shown."
     if self.content is None:
         return
-    rows = np.argsort(-np.asarray(self.content.logits[self.epochs.index(self.epoch)], np.float32), kind="stable")[:THUMBNAILS]
+    rows = np.argsort(-np.asarray(self.content.logits[self.epochs.index(self.epoch)], np.float32), kind="stable")[
+        :THUMBNAILS
+    ]
     with self.hold_sync():
         self.thumbnails_of, self.thumbnail_rows, self.thumbnail_message = [self.case, self.epoch], rows.tolist(), ""
         try:
@@ -203,7 +236,9 @@ def show_thumbnails(self: SelectorViewer) -> None:
                 raise InputError("This case has features only: there are no images to show.")
             images = np.asarray(self.content.thumbnails(rows))
             if images.dtype != np.uint8 or images.ndim not in (3, 4) or len(images) != len(rows):
-                raise InputError(f"case {self.case}: {images.dtype} images {images.shape} for {len(rows)} instances; they must be uint8, (M, H, W) or (M, H, W, 3)")
+                raise InputError(
+                    f"case {self.case}: {images.dtype} images {images.shape} for {len(rows)} instances; they must be uint8, (M, H, W) or (M, H, W, 3)"
+                )
             self.thumbnail_shape, self.thumbnails = [*images.shape, 1][:4], images.tobytes()
         except InputError as error:
             self.thumbnail_shape, self.thumbnails, self.thumbnail_message = [], b"", str(error)
@@ -220,9 +255,16 @@ def show_curve(self: SelectorViewer) -> None:
         try:
             if self.content.probability is None:
                 raise InputError("There is no curve: this run's model is not at hand.")
-            curve = np.asarray(self.content.probability(self.mode, self.scores, self.k, np.geomspace(*self.temperature_range, CURVE_POINTS)), np.float32)
+            curve = np.asarray(
+                self.content.probability(
+                    self.mode, self.scores, self.k, np.geomspace(*self.temperature_range, CURVE_POINTS)
+                ),
+                np.float32,
+            )
             if not np.isfinite(curve).all():
-                raise InputError(f"case {self.case}: the bag's probability is NaN; the run diverged: look at its history, and train it with a lower lr")
+                raise InputError(
+                    f"case {self.case}: the bag's probability is NaN; the run diverged: look at its history, and train it with a lower lr"
+                )
             self.curve = curve.tobytes()
         except InputError as error:
             self.curve, self.curve_message = b"", str(error)
@@ -231,11 +273,20 @@ def show_curve(self: SelectorViewer) -> None:
 def _draw_bars(axis: Axes, weights: np.ndarray, finding: np.ndarray) -> None:  # finding: (N,), or (0,) where not known
     edges = np.arange(len(weights) + 1) + 0.5  # instances are counted from 1
     shows = finding if len(finding) else np.zeros(len(weights), bool)
-    axis.stairs(np.where(shows, 0, weights), edges, fill=True, color="tab:blue", label="instance")  # one shape, however many bars
+    axis.stairs(
+        np.where(shows, 0, weights), edges, fill=True, color="tab:blue", label="instance"
+    )  # one shape, however many bars
     if len(finding):
-        axis.stairs(np.where(shows, weights, 0), edges, fill=True, color="tab:orange", label="instance that shows the finding")
+        axis.stairs(
+            np.where(shows, weights, 0), edges, fill=True, color="tab:orange", label="instance that shows the finding"
+        )
     axis.axhline(1 / len(weights), color="grey", linestyle=":", linewidth=1, label="all alike")
-    axis.set(xlabel="instance, in the order of the case", ylabel="selection weight", xlim=(0, len(weights) + 1), ylim=(0, weights.max() * 1.1))
+    axis.set(
+        xlabel="instance, in the order of the case",
+        ylabel="selection weight",
+        xlim=(0, len(weights) + 1),
+        ylim=(0, weights.max() * 1.1),
+    )
     axis.legend(fontsize="small")
 
 
@@ -244,15 +295,36 @@ def _draw_temperatures(probability: Axes, schedule: Axes, viewer: SelectorViewer
     curve = np.frombuffer(viewer.curve, np.float32)
     if len(curve):
         temperatures = np.geomspace(low, high, len(curve))
-        probability.plot(temperatures, curve, color="tab:blue", linestyle="-" if viewer.epoch == viewer.kept_epoch else "--")
-        probability.plot(viewer.temperature, np.interp(np.log(viewer.temperature), np.log(temperatures), curve), "o", color="tab:red")
+        probability.plot(
+            temperatures, curve, color="tab:blue", linestyle="-" if viewer.epoch == viewer.kept_epoch else "--"
+        )
+        probability.plot(
+            viewer.temperature, np.interp(np.log(viewer.temperature), np.log(temperatures), curve), "o", color="tab:red"
+        )
     else:
-        probability.text(0.5, 0.5, textwrap.fill(viewer.curve_message, 40), transform=probability.transAxes, ha="center", va="center", fontsize="small")
+        probability.text(
+            0.5,
+            0.5,
+            textwrap.fill(viewer.curve_message, 40),
+            transform=probability.transAxes,
+            ha="center",
+            va="center",
+            fontsize="small",
+        )
     probability.set(ylim=(-0.02, 1.02), ylabel="probability")
-    probability.set_title(f"{viewer.positive or 'positive class'}, by the weights of epoch {viewer.kept_epoch + 1}", fontsize="small")
+    probability.set_title(
+        f"{viewer.positive or 'positive class'}, by the weights of epoch {viewer.kept_epoch + 1}", fontsize="small"
+    )
     schedule.plot(viewer.schedule, np.arange(len(viewer.schedule)) + 1, color="grey", linewidth=1)
     schedule.plot(viewer.temperatures, np.array(viewer.epochs) + 1, "o", color="tab:blue", markersize=3)
-    schedule.plot(viewer.temperatures[viewer.epochs.index(viewer.epoch)], viewer.epoch + 1, "o", color="tab:red", fillstyle="none", label=f"epoch {viewer.epoch + 1}, shown")
+    schedule.plot(
+        viewer.temperatures[viewer.epochs.index(viewer.epoch)],
+        viewer.epoch + 1,
+        "o",
+        color="tab:red",
+        fillstyle="none",
+        label=f"epoch {viewer.epoch + 1}, shown",
+    )
     schedule.set(xscale="log", xlim=(low, high), xlabel="temperature", ylabel="epoch of the training")
     schedule.xaxis.set_major_formatter(FuncFormatter(lambda value, place: f"{value:g}"))  # matplotlib's own is TeX
     schedule.xaxis.set_minor_formatter(NullFormatter())
@@ -277,14 +349,17 @@ def draw(self: SelectorViewer) -> Figure:
         axis.set(xticks=[], yticks=[], xlabel=f"{row + 1}: {weights[row]:.3g}")
         axis.spines[:].set(color="tab:orange" if len(finding) and finding[row] else "tab:blue", linewidth=2)
     if not len(images):
-        figure.add_subplot(below, frameon=False, xticks=[], yticks=[]).text(0.5, 0.5, self.thumbnail_message, ha="center", va="center", fontsize="small")
+        figure.add_subplot(below, frameon=False, xticks=[], yticks=[]).text(
+            0.5, 0.5, self.thumbnail_message, ha="center", va="center", fontsize="small"
+        )
     top, bottom = (figure.add_subplot(place) for place in right.subgridspec(2, 1))
     top.sharex(bottom)
     _draw_temperatures(top, bottom, self)
     measured, kind = sharpness(weights), f"the {self.k} highest" if self.mode == "top_k" else self.mode
     figure.suptitle(
         f"{self.title or self.case}; epoch {self.epoch + 1}, {kind}, {self.scores}, temperature {self.temperature:g}: largest weight {measured['largest']:.3g}, "
-        f"{measured['effective']:.3g} of {len(weights)} instances effective, entropy / log N {measured['entropy']:.3g}", fontsize="small",
+        f"{measured['effective']:.3g} of {len(weights)} instances effective, entropy / log N {measured['entropy']:.3g}",
+        fontsize="small",
     )
     plt.close(figure)
     return figure

@@ -10,11 +10,12 @@ __all__ = ['WIDEST', 'TILE', 'OVERVIEW', 'KEPT', 'CHUNK', 'WHITE', 'GREY', 'Read
 
 # %% ../../nbs/viewers/slide.ipynb #cff93f47
 import io
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from math import ceil, isqrt, log2
 from threading import Event, Thread
-from typing import Callable, Protocol, Sequence
+from typing import Protocol
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -61,10 +62,17 @@ def level_weights(bag: Bag, weights: np.ndarray) -> list[dict]:
     for i, (first, last) in enumerate(zip(groups, groups[1:])):
         whole = weights[bounds[first] : bounds[last]].sum()
         sections = [
-            {"name": called(bag.levels[0], k) if has_sections else "all patches", "weight": share(weights[start:stop].sum(), whole), "start": start, "stop": stop}
+            {
+                "name": called(bag.levels[0], k) if has_sections else "all patches",
+                "weight": share(weights[start:stop].sum(), whole),
+                "start": start,
+                "stop": stop,
+            }
             for k, start, stop in zip(range(first, last), bounds[first:last], bounds[first + 1 :])
         ]
-        stains.append({"name": called(bag.levels[1], i) if has_stains else "", "weight": float(whole), "sections": sections})
+        stains.append(
+            {"name": called(bag.levels[1], i) if has_stains else "", "weight": float(whole), "sections": sections}
+        )
     return stains
 
 # %% ../../nbs/viewers/slide.ipynb #345158c5
@@ -140,7 +148,9 @@ class WholeSlide:
     def __init__(self, section: Section, corners: np.ndarray, side: int):
         self.path = section.files[0]
         if not self.path.is_file():
-            raise InputError(f"{self.path}: the slide of section {section.id} is gone; put it back, or prepare the cohort again without it")
+            raise InputError(
+                f"{self.path}: the slide of section {section.id} is gone; put it back, or prepare the cohort again without it"
+            )
         try:
             self.slide: AbstractSlide = open_slide(section)[0]
         except InputError as error:
@@ -152,7 +162,9 @@ class WholeSlide:
         try:
             return read()
         except SLIDE_ERRORS as error:
-            raise InputError(f"{self.path}: cannot be read ({' '.join(str(error).split())}); replace the file, or prepare the cohort again without it") from None
+            raise InputError(
+                f"{self.path}: cannot be read ({' '.join(str(error).split())}); replace the file, or prepare the cohort again without it"
+            ) from None
 
     def tile(self, level: int, x: int, y: int) -> tuple[Image.Image, bool]:
         return self._read(lambda: self.tiles.get_tile(level, (x, y))), True
@@ -196,7 +208,9 @@ class Mosaic:
         down, across = grid.cells.shape
         self.grid, self.size, self.problem, self._read = grid, (across * grid.side, down * grid.side), "", read
         self.levels = ceil(log2(max(self.size)))
-        self.detail = int(np.clip(isqrt(OVERVIEW // (3 * grid.cells.size)), 1, grid.side))  # pixels of a patch in the overview
+        self.detail = int(
+            np.clip(isqrt(OVERVIEW // (3 * grid.cells.size)), 1, grid.side)
+        )  # pixels of a patch in the overview
         self.overview = np.full((down * self.detail, across * self.detail, 3), WHITE, np.uint8)
         self.is_filled = grid.cells < 0
         self._kept: dict[int, np.ndarray] = {}  # by number, the last one used at the end
@@ -242,7 +256,9 @@ def patches(self: Mosaic, numbers: np.ndarray) -> np.ndarray:  # (M,) -> (M, sid
     shown = {number: self._kept.pop(number, None) for number in numbers.tolist()}
     missing = [number for number, image in shown.items() if image is None]
     if missing:
-        shown |= {number: image.transpose(1, 2, 0).copy() for number, image in zip(missing, self.read(np.array(missing)))}
+        shown |= {
+            number: image.transpose(1, 2, 0).copy() for number, image in zip(missing, self.read(np.array(missing)))
+        }
     self._kept |= shown
     for number in list(self._kept)[: -max(1, KEPT // (3 * self.grid.side**2))]:
         self._kept.pop(number, None)  # questions may come in two threads
@@ -286,7 +302,9 @@ def patches_of(bag: Bag) -> Tensor | Rows:  # (N, 3, side, side)
     images = bag.instances if bag.images is None else bag.images
     if len(images.shape) != 4 or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         shape = tuple(images.shape[1:])
-        raise InputError(f"case {bag.id}: its instances have the shape {shape} and are no patches of a slide; open a cohort that has its images beside its features")
+        raise InputError(
+            f"case {bag.id}: its instances have the shape {shape} and are no patches of a slide; open a cohort that has its images beside its features"
+        )
     return images
 
 
@@ -294,10 +312,14 @@ def check_weights(content: SlideCase) -> np.ndarray:  # (N,)
     "The weights of a case, if there is one for each patch."
     bag, weights = content.bag, np.asarray(content.weights, dtype=np.float64)
     if weights.shape != (len(bag),):
-        raise InputError(f"case {bag.id}: has {len(bag)} patches, but weights of the shape {weights.shape}; take the weights of a run on this very cohort")
+        raise InputError(
+            f"case {bag.id}: has {len(bag)} patches, but weights of the shape {weights.shape}; take the weights of a run on this very cohort"
+        )
     n_missing = int((~np.isfinite(weights)).sum())
     if n_missing:
-        raise InputError(f"case {bag.id}: {n_missing} of its {len(bag)} weights are not numbers; choose another epoch, or train the run again")
+        raise InputError(
+            f"case {bag.id}: {n_missing} of its {len(bag)} weights are not numbers; choose another epoch, or train the run again"
+        )
     return weights
 
 
@@ -314,7 +336,9 @@ def reader_of(bag: Bag, start: int) -> Reader:
         except (OSError, ValueError) as error:
             raise InputError(f"case {bag.id}: its patches cannot be read ({error}); prepare the cohort again") from None
         if patches.dtype != np.uint8:
-            raise InputError(f"case {bag.id}: its patches are {patches.dtype}, not colours from 0 to 255; open a cohort of patches as they were cut")
+            raise InputError(
+                f"case {bag.id}: its patches are {patches.dtype}, not colours from 0 to 255; open a cohort of patches as they were cut"
+            )
         return patches
 
     return read
@@ -327,7 +351,9 @@ def picture_of(bag: Bag, start: int, stop: int) -> Picture:
         source, rows = images.source, images.rows[start:stop]
         corners, _ = source.corners(rows)
         if corners is not None:
-            return WholeSlide(source.sections[source.store.shards_of(rows[:1])[0]], corners, int(source.store.read(rows[:1])[0, 3]))
+            return WholeSlide(
+                source.sections[source.store.shards_of(rows[:1])[0]], corners, int(source.store.read(rows[:1])[0, 3])
+            )
     coords = None if bag.coords is None else bag.coords[start:stop].numpy()
     return Mosaic(grid_of_patches(coords, stop - start, images.shape[-1]), reader_of(bag, start))
 
@@ -337,7 +363,9 @@ def outline(is_inside: np.ndarray) -> np.ndarray:  # (down, across) bool -> (M, 
     padded = np.pad(is_inside, 1)
     row, x = np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1])
     y, column = np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1])
-    return np.concatenate([np.column_stack([x, row, x, row + 1]), np.column_stack([column, y, column + 1, y])]).astype(np.int32)
+    return np.concatenate([np.column_stack([x, row, x, row + 1]), np.column_stack([column, y, column + 1, y])]).astype(
+        np.int32
+    )
 
 # %% ../../nbs/viewers/slide.ipynb #3989edef
 BESIDE = 8  # patches with the highest weights, and with the lowest
@@ -379,7 +407,12 @@ class SlideViewer(CaseViewer):
     def show_case(self, content: SlideCase) -> None:
         patches_of(content.bag)
         weights = check_weights(content)
-        self.content, self.title, self.largest, self.stains = content, content.title, float(weights.max()), level_weights(content.bag, weights)
+        self.content, self.title, self.largest, self.stains = (
+            content,
+            content.title,
+            float(weights.max()),
+            level_weights(content.bag, weights),
+        )
         heaviest = lambda groups: int(np.argmax([group["weight"] for group in groups]))
         stain = heaviest(self.stains)
         self.show_section(stain, heaviest(self.stains[stain]["sections"]))
@@ -429,7 +462,15 @@ def show_section(self: SlideViewer, stain: int, section: int) -> None:
     if known is not None:
         self.outline = outline((grid.cells >= 0) & (known[grid.cells] > 0)).tobytes()
     down, across = grid.cells.shape
-    facts = {"width": width, "height": height, "down": down, "across": across, "side": grid.side, "origin": grid.origin, "note": grid.note}
+    facts = {
+        "width": width,
+        "height": height,
+        "down": down,
+        "across": across,
+        "side": grid.side,
+        "origin": grid.origin,
+        "note": grid.note,
+    }
     self.picture = {"number": next(self._pictures), "tile": TILE, **facts}
 
 
@@ -472,7 +513,9 @@ def answer(self: SlideViewer, _, question: dict, buffers: list) -> None:
             self.go(question["stain"], question["section"])
     elif shown is not None and question["picture"] == self.picture.get("number"):
         try:
-            reply, image = self.tile_for(shown, question) if question["kind"] == "tile" else self.patch_for(question["patch"])
+            reply, image = (
+                self.tile_for(shown, question) if question["kind"] == "tile" else self.patch_for(question["patch"])
+            )
             self.send({**question, **reply}, [image])
         except InputError as error:
             self.message = str(error)
@@ -494,12 +537,20 @@ def patch_for(self: SlideViewer, number: int) -> tuple[dict, bytes]:
     Image.fromarray(images[0].transpose(1, 2, 0)).save(file, "PNG")
     place = [] if bag.coords is None else bag.coords[rows][number].tolist()
     label = None if known is None or np.isnan(known[number]) else float(known[number])
-    return {"place": place if np.isfinite(place).all() else [], "label": label, "problem": " ".join(problems)}, file.getvalue()
+    return {
+        "place": place if np.isfinite(place).all() else [],
+        "label": label,
+        "problem": " ".join(problems),
+    }, file.getvalue()
 
 # %% ../../nbs/viewers/slide.ipynb #d2505e1c
 def draw_bars(axis: plt.Axes, groups: list[dict], chosen: int, label: str) -> None:
     "The weights of stains or sections; the chosen one in full colour."
-    axis.barh([group["name"] for group in groups], [group["weight"] for group in groups], color=["tab:blue" if i == chosen else "lightsteelblue" for i in range(len(groups))])
+    axis.barh(
+        [group["name"] for group in groups],
+        [group["weight"] for group in groups],
+        color=["tab:blue" if i == chosen else "lightsteelblue" for i in range(len(groups))],
+    )
     axis.invert_yaxis()
     axis.set(xlim=(0, 1), xlabel=label)
 
@@ -515,8 +566,22 @@ def draw_heat(self: SlideViewer, axis: plt.Axes) -> None:
     down, across = grid.cells.shape
     (x, y), side = grid.origin, grid.side
     heat = np.ma.masked_where((grid.cells < 0) | (heat < self.threshold * top), heat)
-    painted = axis.imshow(heat, cmap=self.colours, alpha=self.opacity, vmin=0, vmax=top or 1, interpolation="nearest", extent=(x, x + across * side, y + down * side, y))
-    axis.figure.colorbar(painted, ax=axis, orientation="horizontal", shrink=0.8, label="weight in the case" if self.scale == "case" else "weight in its section")
+    painted = axis.imshow(
+        heat,
+        cmap=self.colours,
+        alpha=self.opacity,
+        vmin=0,
+        vmax=top or 1,
+        interpolation="nearest",
+        extent=(x, x + across * side, y + down * side, y),
+    )
+    axis.figure.colorbar(
+        painted,
+        ax=axis,
+        orientation="horizontal",
+        shrink=0.8,
+        label="weight in the case" if self.scale == "case" else "weight in its section",
+    )
 
 
 @patch
@@ -526,17 +591,31 @@ def draw(self: SlideViewer) -> Figure:
     figure.suptitle(self.content.title or self.case)
     draw_bars(figure.add_subplot(grid[0, 0]), self.stains, self.stain, "weight of the stain in the case")
     if self.stain >= 0:
-        draw_bars(figure.add_subplot(grid[1, 0]), self.stains[self.stain]["sections"], self.section, f"weight of the section in {self.stains[self.stain]['name'] or 'the case'}")
+        draw_bars(
+            figure.add_subplot(grid[1, 0]),
+            self.stains[self.stain]["sections"],
+            self.section,
+            f"weight of the section in {self.stains[self.stain]['name'] or 'the case'}",
+        )
     if self.shown is not None:
         width, height = self.shown.size
         picture, edges = self.shown.small(1200), np.frombuffer(self.outline, np.int32).reshape(-1, 2, 2)
-        for i, title in enumerate((f"{self.stains[self.stain]['name']} {self.stains[self.stain]['sections'][self.section]['name']}", "its attention")):
+        for i, title in enumerate(
+            (
+                f"{self.stains[self.stain]['name']} {self.stains[self.stain]['sections'][self.section]['name']}",
+                "its attention",
+            )
+        ):
             axis = figure.add_subplot(grid[:, 1 + i])
             axis.imshow(picture, extent=(0, width, height, 0))
             if i == 1:
                 self.draw_heat(axis)
             if self.outlines:
-                axis.add_collection(LineCollection(edges * self.shown.grid.side + self.shown.grid.origin, colors="tab:orange", linewidths=1.2))
+                axis.add_collection(
+                    LineCollection(
+                        edges * self.shown.grid.side + self.shown.grid.origin, colors="tab:orange", linewidths=1.2
+                    )
+                )
             axis.set(title=title, xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
     plt.close(figure)
     return figure

@@ -11,9 +11,10 @@ import html
 import io
 import textwrap
 import warnings
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterator, Sequence
+from typing import Any
 
 import anywidget
 import matplotlib as mpl
@@ -71,7 +72,9 @@ class Viewer(anywidget.AnyWidget):
 def draw_sentence(sentence: str) -> Figure:
     "A figure that says `sentence`."
     figure = plt.figure(figsize=(8, 0.8))
-    figure.text(0.01, 0.5, textwrap.fill(sentence, 100), va="center")  # matplotlib's own wrapping takes dollar signs for TeX
+    figure.text(
+        0.01, 0.5, textwrap.fill(sentence, 100), va="center"
+    )  # matplotlib's own wrapping takes dollar signs for TeX
     plt.close(figure)
     return figure
 
@@ -92,12 +95,16 @@ _HIDDEN = f"""<style>
 REOPENED = "This needs a running kernel: choose Run → Run All Cells in the menu."
 
 
-def show_with_still(data: dict[str, Any], metadata: dict[str, Any] | None = None, figure: Callable[[], Figure] | None = None) -> None:
+def show_with_still(
+    data: dict[str, Any], metadata: dict[str, Any] | None = None, figure: Callable[[], Figure] | None = None
+) -> None:
     "Display a widget's `data`, and below it what stands in its place where there is no kernel: a line and, if there is one, the figure."
     is_kept = figure is not None and not is_original()
     sentence = REOPENED + " Below is what it showed at first." * is_kept
     display(data, metadata=metadata, raw=True)
-    display({"text/html": f'{_HIDDEN}<p class="mil-still">{html.escape(sentence)}</p>', "text/plain": sentence}, raw=True)
+    display(
+        {"text/html": f'{_HIDDEN}<p class="mil-still">{html.escape(sentence)}</p>', "text/plain": sentence}, raw=True
+    )
     if is_kept:
         picture = io.BytesIO()
         with text_as_it_is():
@@ -111,8 +118,9 @@ class Controls:
     "What a widget of controls alone is displayed with, where no kernel gives it life."
 
     def _ipython_display_(self) -> None:
-        show_with_still(self._repr_mimebundle_() | {"text/plain": f"{type(self).__name__}: run this cell in JupyterLab to use it"})
-
+        show_with_still(
+            self._repr_mimebundle_() | {"text/plain": f"{type(self).__name__}: run this cell in JupyterLab to use it"}
+        )
 
 # %% ../../nbs/viewers/viewer.ipynb #1108da0f
 class CaseViewer(Viewer):
@@ -126,7 +134,9 @@ class CaseViewer(Viewer):
         self.observe(lambda change: change.new and self.open_case(change.new), "case")
         self.offer(cases, load)
 
-    def offer(self, cases: Sequence[str], load: Callable[[str], Any] | None, reason: str = "There is no case to show.") -> None:
+    def offer(
+        self, cases: Sequence[str], load: Callable[[str], Any] | None, reason: str = "There is no case to show."
+    ) -> None:
         "Show the first of `cases` from now on, and the others when they are asked for; if there are none, say the `reason`."
         self.load, self.case, self.cases = load, "", list(cases)
         if self.cases:

@@ -8,8 +8,9 @@ __all__ = ['LEVELS', 'UNUSED', 'LESION', 'PLANES', 'VolumeScene', 'check_scene',
            'grey_of', 'draw_planes']
 
 # %% ../../nbs/viewers/volume.ipynb #3817f355
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Literal, Sequence
+from typing import Any, Literal
 
 import matplotlib.pyplot as plt
 import nibabel as nib
@@ -44,14 +45,22 @@ def check_scene(case: str, scene: VolumeScene) -> None:
     "What cannot be shown is an `InputError`."
     shape = scene.volume.shape
     if scene.volume.ndim != 3 or not scene.volume.size:
-        raise InputError(f"case {case}: its volume has shape {shape}; give one with three axes, not one of features alone")
+        raise InputError(
+            f"case {case}: its volume has shape {shape}; give one with three axes, not one of features alone"
+        )
     for name, layer in (("attention", scene.attention), ("segmentation", scene.segmentation)):
         if layer is not None and layer.shape != shape:
-            raise InputError(f"case {case}: its {name} has shape {layer.shape}, its volume {shape}; make both of the same scan")
+            raise InputError(
+                f"case {case}: its {name} has shape {layer.shape}, its volume {shape}; make both of the same scan"
+            )
     if not np.isfinite(scene.attention).all():
-        raise InputError(f"case {case}: its attention is not a number somewhere; the run diverged, so choose an earlier epoch or another run")
+        raise InputError(
+            f"case {case}: its attention is not a number somewhere; the run diverged, so choose an earlier epoch or another run"
+        )
     if scene.attention.min() < 0:
-        raise InputError(f"case {case}: its attention goes down to {scene.attention.min():.3g}; give weights, which are never below 0, rather than scores")
+        raise InputError(
+            f"case {case}: its attention goes down to {scene.attention.min():.3g}; give weights, which are never below 0, rather than scores"
+        )
 
 # %% ../../nbs/viewers/volume.ipynb #2363807d
 def attention_of_slices(
@@ -70,7 +79,9 @@ def attention_of_slices(
     layers = np.rint((positions - nib.affines.apply_affine(affine, middle)[along]) / affine[along, along])
     outside = ~((layers >= 0) & (layers < shape[along]))  # so that NaN is outside
     if outside.any():
-        raise InputError(f"a slice at {positions[outside][0]:.4g} mm lies outside the volume along the {axis} axis; give the volume it was cut from")
+        raise InputError(
+            f"a slice at {positions[outside][0]:.4g} mm lies outside the volume along the {axis} axis; give the volume it was cut from"
+        )
     profile = np.zeros(shape[along], np.float32)
     np.maximum.at(profile, layers.astype(int), weights)
     placed = np.ones(3, int)
@@ -86,7 +97,9 @@ LESION = LUT(lut=[0, 0, 0, 0, 230, 134, 42, 255], min=0, max=1)  # the colour of
 def nifti(layer: np.ndarray, affine: np.ndarray) -> bytes:
     "The file that would hold `layer` (X, Y, Z); whole numbers that 32 bits cannot hold are rounded to seven digits."
     limits = np.iinfo(np.int32)
-    whole = np.int32 if layer.dtype.kind in "iu" and limits.min <= layer.min() and layer.max() <= limits.max else np.float32
+    whole = (
+        np.int32 if layer.dtype.kind in "iu" and limits.min <= layer.min() and layer.max() <= limits.max else np.float32
+    )
     kind = {"b": np.uint8, "f": np.float32}.get(layer.dtype.kind, layer.dtype if layer.dtype.itemsize <= 2 else whole)
     return nib.Nifti1Image(layer.astype(kind, copy=False), affine).to_bytes()
 
@@ -129,10 +142,14 @@ class VolumeViewer(CaseViewer):
 
     _esm = STATIC / "volume.js"
     niivue = traitlets.Instance(NiiVue).tag(sync=True, **widget_serialization)
-    layers = traitlets.List(traitlets.Instance(Layer)).tag(sync=True, **widget_serialization)  # scan, attention, and lesion where known
+    layers = traitlets.List(traitlets.Instance(Layer)).tag(
+        sync=True, **widget_serialization
+    )  # scan, attention, and lesion where known
     colour_map = traitlets.Enum(COLOUR_MAPS, "viridis").tag(sync=True)
     opacity = traitlets.Float(0.6, min=0, max=1).tag(sync=True)
-    threshold = traitlets.Float(0.0, min=0, max=1).tag(sync=True)  # share of full colour, below which nothing is painted
+    threshold = traitlets.Float(0.0, min=0, max=1).tag(
+        sync=True
+    )  # share of full colour, below which nothing is painted
     with_attention = traitlets.Bool(True).tag(sync=True)
     with_lesion = traitlets.Bool(True).tag(sync=True)
     largest = traitlets.Float(0.0).tag(sync=True)  # weight of the case, which full colour stands for
@@ -144,7 +161,9 @@ class VolumeViewer(CaseViewer):
         super().__init__(cases, load, niivue=NiiVue(height=360, **options), **traits)
         self.niivue.on_location_change(lambda place: self.read(place["vox"]))
         self.on_msg(lambda viewer, message, buffers: self.go_to_largest())
-        self.observe(lambda change: self.dress(), ["colour_map", "opacity", "threshold", "with_attention", "with_lesion"])
+        self.observe(
+            lambda change: self.dress(), ["colour_map", "opacity", "threshold", "with_attention", "with_lesion"]
+        )
 
     def show_case(self, scene: VolumeScene) -> None:
         check_scene(self.case, scene)
@@ -161,7 +180,10 @@ class VolumeViewer(CaseViewer):
         if not self.layers:
             return
         attention, lesion = self.layers[1], self.layers[2:]
-        attention.colormap_label, attention.opacity = colours_of(self.colour_map, self.threshold), self.opacity * self.with_attention
+        attention.colormap_label, attention.opacity = (
+            colours_of(self.colour_map, self.threshold),
+            self.opacity * self.with_attention,
+        )
         for layer in lesion:
             layer.opacity = float(self.with_lesion)
 
@@ -186,7 +208,11 @@ def layers_of(scene: VolumeScene, largest: float) -> list[Layer]:
     attention = Layer(data=nifti(levels_of(scene.attention, largest), scene.affine), name="attention.nii")
     if scene.segmentation is None:
         return [scan, attention]
-    return [scan, attention, Layer(data=nifti(border_of(scene.segmentation), scene.affine), name="lesion.nii", colormap_label=LESION)]
+    return [
+        scan,
+        attention,
+        Layer(data=nifti(border_of(scene.segmentation), scene.affine), name="lesion.nii", colormap_label=LESION),
+    ]
 
 
 def largest_voxel(scene: VolumeScene) -> tuple[int, int, int]:
@@ -202,11 +228,19 @@ def words_at(scene: VolumeScene, voxel: Sequence[float]) -> str:
     "What is at a voxel of the scene."
     voxel = tuple(int(place) for place in np.clip(voxel, 0, np.array(scene.volume.shape) - 1))
     x, y, z = nib.affines.apply_affine(scene.affine, voxel)
-    where = "" if scene.segmentation is None else (", in the lesion" if scene.segmentation[voxel] > 0 else ", not in the lesion")
+    where = (
+        ""
+        if scene.segmentation is None
+        else (", in the lesion" if scene.segmentation[voxel] > 0 else ", not in the lesion")
+    )
     return f"x {x:.1f}, y {y:.1f}, z {z:.1f} mm, voxel {voxel}: scan {scene.volume[voxel]:.4g}, weight {scene.attention[voxel]:.4g}{where}"
 
 # %% ../../nbs/viewers/volume.ipynb #eefe1357
-PLANES = {"axial": ("left → right", "back → front"), "coronal": ("left → right", "down → up"), "sagittal": ("back → front", "down → up")}
+PLANES = {
+    "axial": ("left → right", "back → front"),
+    "coronal": ("left → right", "down → up"),
+    "sagittal": ("back → front", "down → up"),
+}
 
 
 def grey_range(volume: np.ndarray) -> tuple[float, float]:
@@ -232,7 +266,14 @@ def draw_planes(viewer: VolumeViewer) -> Figure:
         along = AXES[name]
         columns, rows = (a for a in range(3) if a != along)
         scan, weights = (upright(layer, along)[voxel[along]] for layer in (grey, scene.attention))
-        shown = tint(scan, weights, full, viewer.colour_map, viewer.opacity * viewer.with_attention, max(viewer.threshold, 1 / LEVELS))
+        shown = tint(
+            scan,
+            weights,
+            full,
+            viewer.colour_map,
+            viewer.opacity * viewer.with_attention,
+            max(viewer.threshold, 1 / LEVELS),
+        )
         axis.imshow(shown, aspect=spacing[rows] / spacing[columns], interpolation="nearest")
         if scene.segmentation is not None and viewer.with_lesion:
             lesion = upright(scene.segmentation, along)[voxel[along]] > 0
@@ -240,8 +281,15 @@ def draw_planes(viewer: VolumeViewer) -> Figure:
                 axis.contour(lesion, levels=[0.5], colors="tab:orange", linewidths=1.2)
         axis.axvline(voxel[columns], color="tab:red", linewidth=0.6)
         axis.axhline(len(scan) - 1 - voxel[rows], color="tab:red", linewidth=0.6)
-        axis.set(title=f"{name}, {'xyz'[along]} = {place[along]:.1f} mm", xlabel=across, ylabel=up, xticks=[], yticks=[])
-    figure.colorbar(ScalarMappable(Normalize(0, full), viewer.colour_map), ax=axes, shrink=0.8, label="weight; full colour:\nlargest of the case")
+        axis.set(
+            title=f"{name}, {'xyz'[along]} = {place[along]:.1f} mm", xlabel=across, ylabel=up, xticks=[], yticks=[]
+        )
+    figure.colorbar(
+        ScalarMappable(Normalize(0, full), viewer.colour_map),
+        ax=axes,
+        shrink=0.8,
+        label="weight; full colour:\nlargest of the case",
+    )
     figure.suptitle(viewer.title)
     plt.close(figure)
     return figure

@@ -14,10 +14,11 @@ __all__ = ['TWO_CLASSES', 'FILL_IN', 'SHOWN_OF_YARDSTICKS', 'WHAT_IT_IS', 'HOW_W
 import html
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,31 @@ from IPython.display import Markdown
 from matplotlib.figure import Figure
 from torch import nn
 
+from ..data.bags import Bag
+from ..data.cohorts import Cohort
+from ..data.named_cohorts import NAMED_COHORTS
+from ..data.splits import load_folds, read_folds
+from mil_workbench.evaluation.calibration import (
+    brier_parts,
+    expected_calibration_error,
+    fit_temperature,
+    reliability_table,
+    scaled_probabilities,
+)
+from ..evaluation.decisions import Scored, by_subgroup, threshold_transfer
+from mil_workbench.evaluation.figures import (
+    plot_localisation,
+    plot_reliability,
+    plot_scores,
+    plot_subgroups,
+    plot_threshold_transfer,
+    save_figure,
+)
+from ..evaluation.intervals import delong_interval
+from ..evaluation.localisation import finding_by_position, localisation_table
+from ..evaluation.metrics import FEWEST_PATIENTS, Metric, classification_metrics, confusion
+from ..files import InputError, hash_file, read_json, resolve, write_json, write_table, write_text
+from ..models.dual_stream import selectors_of
 from ..record.parameters import notebook_parameters, shipped_parameters
 from ..record.rules import folder_of, plan_run
 from mil_workbench.record.run_folder import (
@@ -34,22 +60,10 @@ from mil_workbench.record.run_folder import (
     no_better_than_constant,
     require_no_training_run,
 )
-from ..data.bags import Bag
-from ..data.cohorts import Cohort
-from ..data.named_cohorts import NAMED_COHORTS
-from ..data.splits import load_folds, read_folds
-from ..evaluation.calibration import brier_parts, expected_calibration_error, fit_temperature, reliability_table, scaled_probabilities
-from ..evaluation.decisions import Scored, by_subgroup, threshold_transfer
-from ..evaluation.figures import plot_localisation, plot_reliability, plot_scores, plot_subgroups, plot_threshold_transfer, save_figure
-from ..evaluation.intervals import delong_interval
-from ..evaluation.localisation import finding_by_position, localisation_table
-from ..evaluation.metrics import FEWEST_PATIENTS, Metric, classification_metrics, confusion
-from .train import Run, encode, instance_weights, load_with
-from ..files import InputError, hash_file, read_json, resolve, write_json, write_table, write_text
-from .finished import OpenRun, open_run
-from ..models.dual_stream import selectors_of
 from ..training.fit import choose_device
 from ..training.prediction import Predictions, predict, write_attention
+from .finished import OpenRun, open_run
+from .train import Run, encode, instance_weights, load_with
 
 # %% ../../nbs/workflows/evaluate.ipynb #9923f9a7
 @dataclass(frozen=True)
@@ -67,9 +81,13 @@ class Assessment:
         path = self.run.folder / "environment.json"
         facts = read_json(path) if path.exists() else {}
         parts = [facts.get(name) or {} for name in ("git", "packages", "cohort")] if isinstance(facts, dict) else [None]
-        is_whole = all(isinstance(part, dict) for part in parts) and (not parts[0] or isinstance(parts[0].get("commit"), str) and "dirty" in parts[0])
+        is_whole = all(isinstance(part, dict) for part in parts) and (
+            not parts[0] or isinstance(parts[0].get("commit"), str) and "dirty" in parts[0]
+        )
         if not is_whole:
-            raise InputError(f"{path}: was altered, it is not what a run records of where it was made; copy it again from there, or remove it to evaluate without it")
+            raise InputError(
+                f"{path}: was altered, it is not what a run records of where it was made; copy it again from there, or remove it to evaluate without it"
+            )
         return facts
 
     def describe(self) -> pd.DataFrame:
@@ -100,8 +118,16 @@ def describe_model(assessment: Assessment) -> dict[str, Any]:
     encoder = described.get("encoder") or run.frozen_encoder
     facts = {"run": run.name, "model": described["name"], "classes": ", ".join(run.classes)}
     facts |= {"positive class": run.classes[1]} if len(run.classes) == 2 else {}
-    facts |= {"features of an instance": described["in_features"]} if described["in_features"] and described["name"] != "volume3d" else {}
-    facts |= {"encoder": f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"} if encoder else {}
+    facts |= (
+        {"features of an instance": described["in_features"]}
+        if described["in_features"] and described["name"] != "volume3d"
+        else {}
+    )
+    facts |= (
+        {"encoder": f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"}
+        if encoder
+        else {}
+    )
     facts |= {"parameters": f"{sum(parameter.numel() for parameter in model.parameters()):,}"}
     facts |= {"trained on": f"{Path(p.cohort).name}, fold {p.fold}, seed {p.seed}", "epoch that was kept": run.kept + 1}
     facts |= {"models in the ensemble": described["members"]} if "members" in described else {}
@@ -118,7 +144,9 @@ def load_cohort_for(assessment: Assessment) -> Cohort:
     values = vars(run.parameters) | {"cohort": p.cohort, "positive_class": None}
     cohort = load_with(SimpleNamespace(**values), frozenset(), run.classes)
     if cohort.classes != run.classes:
-        raise InputError(f"cohort {p.cohort}: has the classes {', '.join(cohort.classes)}, but model {run.name} tells {', '.join(run.classes)} apart; give a cohort with these labels")
+        raise InputError(
+            f"cohort {p.cohort}: has the classes {', '.join(cohort.classes)}, but model {run.name} tells {', '.join(run.classes)} apart; give a cohort with these labels"
+        )
     return cohort
 
 
@@ -129,25 +157,41 @@ def require_fit(run: OpenRun, cohort: Cohort) -> None:
     channels = described["in_features"] if described["name"] == "volume3d" else encoder and encoder["in_channels"]
     has = f"{run.name} and cohort {cohort.name} do not fit: "
     if cohort.has_images and channels is None:
-        raise InputError(f"{has}the model reads features {described['in_features']} wide, the cohort holds images of {cohort.in_features} channels; extract their features as those of {run.parameters.cohort} were")
+        raise InputError(
+            f"{has}the model reads features {described['in_features']} wide, the cohort holds images of {cohort.in_features} channels; extract their features as those of {run.parameters.cohort} were"
+        )
     if cohort.has_images and cohort.in_features != channels:
-        raise InputError(f"{has}the model reads images of {channels} channels{_listed(run.channels)}, the cohort's have {cohort.in_features}{_listed(cohort.channels)}; give the same channels")
-    if cohort.has_images and run.channels and tuple(map(str.lower, run.channels)) != tuple(map(str.lower, cohort.channels)):
-        raise InputError(f"{has}the model reads the channels {', '.join(run.channels)}, the cohort's are {', '.join(cohort.channels)}; give the same, under the same names and in the same order")
+        raise InputError(
+            f"{has}the model reads images of {channels} channels{_listed(run.channels)}, the cohort's have {cohort.in_features}{_listed(cohort.channels)}; give the same channels"
+        )
+    if (
+        cohort.has_images
+        and run.channels
+        and tuple(map(str.lower, run.channels)) != tuple(map(str.lower, cohort.channels))
+    ):
+        raise InputError(
+            f"{has}the model reads the channels {', '.join(run.channels)}, the cohort's are {', '.join(cohort.channels)}; give the same, under the same names and in the same order"
+        )
     if not cohort.has_images and (described["name"] == "volume3d" or "encoder" in described):
         raise InputError(f"{has}the model looks at images itself, the cohort holds features; give the images")
     if not cohort.has_images and cohort.in_features != described["in_features"]:
-        raise InputError(f"{has}the model reads features {described['in_features']} wide, the cohort's are {cohort.in_features} wide; extract them with the encoder of the run's cohort {Path(run.parameters.cohort).name}")
+        raise InputError(
+            f"{has}the model reads features {described['in_features']} wide, the cohort's are {cohort.in_features} wide; extract them with the encoder of the run's cohort {Path(run.parameters.cohort).name}"
+        )
     levels = [level.name for level in cohort.bags[0].levels]
     if described.get("levels", levels) != levels:
-        raise InputError(f"{has}the model reads bags of levels {', '.join(described['levels'])}, the cohort's have {', '.join(levels)}; give columns stain and section in the manifest")
+        raise InputError(
+            f"{has}the model reads bags of levels {', '.join(described['levels'])}, the cohort's have {', '.join(levels)}; give columns stain and section in the manifest"
+        )
 
 
 def _listed(channels: tuple[str, ...]) -> str:
     return f" ({', '.join(channels)})" if channels else ""
 
 # %% ../../nbs/workflows/evaluate.ipynb #8f999ceb
-def choose_cases(assessment: Assessment, cohort: Cohort, is_own: bool) -> tuple[list[str], str]:  # case ids, and what they are
+def choose_cases(
+    assessment: Assessment, cohort: Cohort, is_own: bool
+) -> tuple[list[str], str]:  # case ids, and what they are
     "The cases that the parameters ask for; what makes no sense is refused."
     p, run = assessment.parameters, assessment.run
     if p.cases == "all" and (p.folds is not None or p.fold is not None):
@@ -157,14 +201,18 @@ def choose_cases(assessment: Assessment, cohort: Cohort, is_own: bool) -> tuple[
     if p.folds is None and not is_own:
         if p.fold is not None or p.cases in ("test", "validation"):
             asked = f"fold {p.fold}" if p.fold is not None else f"cases {p.cases}"
-            raise InputError(f"{asked}: cohort {cohort.name} is not the run's own and has no folds here; give folds and fold, or leave it out to take all cases")
+            raise InputError(
+                f"{asked}: cohort {cohort.name} is not the run's own and has no folds here; give folds and fold, or leave it out to take all cases"
+            )
         return [bag.id for bag in cohort.bags], f"all cases of {cohort.name}"
     if p.cases == "all":
         return [bag.id for bag in cohort.bags], f"all cases of {cohort.name}"
     part, fold = p.cases or "test", run.parameters.fold if p.fold is None else p.fold
     folds = load_folds(run.folder / "folds.json" if p.folds is None else resolve(p.folds), cohort)
     if not folds[fold][part]:
-        raise InputError(f"fold {fold}: has no {part} cases, its protocol is {folds.protocol}; give cases validation, whose figures are validation figures")
+        raise InputError(
+            f"fold {fold}: has no {part} cases, its protocol is {folds.protocol}; give cases validation, whose figures are validation figures"
+        )
     return list(folds[fold][part]), f"{part} cases of fold {fold} of {cohort.name}"
 
 # %% ../../nbs/workflows/evaluate.ipynb #a97e28ae
@@ -207,12 +255,19 @@ class Cases:
 
     def summary(self) -> pd.DataFrame:
         "One row per class: its cases and patients, and how many instances a case has."
-        table = pd.DataFrame([(self.cohort.classes[bag.label], bag.patient_id, len(bag)) for bag in self.bags], columns=["class", "patient", "instances"])
-        by_class = table.groupby("class").agg(cases=("patient", "size"), patients=("patient", "nunique"), median_instances=("instances", "median"))
+        table = pd.DataFrame(
+            [(self.cohort.classes[bag.label], bag.patient_id, len(bag)) for bag in self.bags],
+            columns=["class", "patient", "instances"],
+        )
+        by_class = table.groupby("class").agg(
+            cases=("patient", "size"), patients=("patient", "nunique"), median_instances=("instances", "median")
+        )
         return by_class.reindex(self.cohort.classes, fill_value=0).rename_axis(None)
 
 
-def shared_patients(assessment: Assessment, bags: list[Bag], what: str, is_own: bool, learned: Learned) -> tuple[bool, frozenset[str]]:  # whether these are the run's validation cases
+def shared_patients(
+    assessment: Assessment, bags: list[Bag], what: str, is_own: bool, learned: Learned
+) -> tuple[bool, frozenset[str]]:  # whether these are the run's validation cases
     "Patients of `bags` whom the run has learned from; refused in the run's own cohort, but for its own validation cases."
     run, patients = assessment.run, frozenset(bag.patient_id for bag in bags)
     validation = set(run.predictions.case_id[run.predictions.set == "validation"])
@@ -235,13 +290,21 @@ def load(assessment: Assessment) -> Cases:
     require_fit(run, cohort)
     is_own = cohort.hash == read_folds(run.folder / "folds.json").cohort_hash
     if p.cohort is None and not is_own:
-        raise InputError(f"cohort {cohort.name}: has other cases, patients or labels than when {run.name} was trained; restore them, or give it as cohort to evaluate it as another one")
+        raise InputError(
+            f"cohort {cohort.name}: has other cases, patients or labels than when {run.name} was trained; restore them, or give it as cohort to evaluate it as another one"
+        )
     ids, what = choose_cases(assessment, cohort, is_own)
     learned = read_learned(run, cohort if is_own else None)
     is_validation, shared = shared_patients(assessment, cohort.pick(ids), what, is_own, learned)
     values = SimpleNamespace(**vars(run.parameters) | {"device": p.device})
     encoded = encode(Run(values, run.folder, frozenset(), run.frozen_encoder), cohort, {})[0]
-    begin_anew(assessment.folder, vars(p), trained_run=run.name, cohort={"name": cohort.name, "hash": cohort.hash, "note": cohort.note}, device=choose_device(p.device))
+    begin_anew(
+        assessment.folder,
+        vars(p),
+        trained_run=run.name,
+        cohort={"name": cohort.name, "hash": cohort.hash, "note": cohort.note},
+        device=choose_device(p.device),
+    )
     for name in ("predictions.csv", "attention.h5", "model_card.md"):
         (assessment.folder / name).unlink(missing_ok=True)
     shutil.rmtree(assessment.folder / "figures", ignore_errors=True)
@@ -252,11 +315,15 @@ def load(assessment: Assessment) -> Cases:
     if learned.gap:
         print(learned.gap)
     if shared:
-        print(f"{len(shared)} of the patients {'is' if len(shared) == 1 else 'are'} called like one on whom the model was trained or chosen: {', '.join(sorted(shared))}. The scores hold them all; the table of subgroups below gives those of the other patients apart.")
+        print(
+            f"{len(shared)} of the patients {'is' if len(shared) == 1 else 'are'} called like one on whom the model was trained or chosen: {', '.join(sorted(shared))}. The scores hold them all; the table of subgroups below gives those of the other patients apart."
+        )
     return Cases(encoded, bags, what, is_own, is_validation, shared, learned, notes)
 
 
-def notes_on(assessment: Assessment, cohort: Cohort, n_patients: int, is_own: bool, is_validation: bool, learned: Learned) -> Iterator[str]:
+def notes_on(
+    assessment: Assessment, cohort: Cohort, n_patients: int, is_own: bool, is_validation: bool, learned: Learned
+) -> Iterator[str]:
     "What a reader of the figures has to know, a sentence each."
     run = assessment.run
     if is_validation:
@@ -271,7 +338,14 @@ def notes_on(assessment: Assessment, cohort: Cohort, n_patients: int, is_own: bo
 # %% ../../nbs/workflows/evaluate.ipynb #eef3d676
 def spelt(name: str) -> str:
     "The name of a score or of a column, as people write it."
-    return {"auroc": "AUROC", "f1": "F1", "brier": "Brier score", "r_precision": "R-precision", "n": "cases", "chosen_on": "threshold from"}.get(name, name.replace("_", " "))
+    return {
+        "auroc": "AUROC",
+        "f1": "F1",
+        "brier": "Brier score",
+        "r_precision": "R-precision",
+        "n": "cases",
+        "chosen_on": "threshold from",
+    }.get(name, name.replace("_", " "))
 
 # %% ../../nbs/workflows/evaluate.ipynb #0a20d046
 @dataclass(frozen=True)
@@ -298,7 +372,9 @@ def show(part: pd.DataFrame | str) -> pd.DataFrame | Markdown:
     "A part of the results for a person."
     if isinstance(part, str):
         return Markdown(part)
-    cells = part.map(lambda value: str(value) if isinstance(value, Metric) else f"{value:.3f}" if isinstance(value, float) else value)
+    cells = part.map(
+        lambda value: str(value) if isinstance(value, Metric) else f"{value:.3f}" if isinstance(value, float) else value
+    )
     if isinstance(part.index, pd.RangeIndex):  # rows that have no names
         cells.index = [""] * len(part)
     return cells.rename(index=spelt, columns=spelt).rename_axis(None)
@@ -311,7 +387,9 @@ def validation_of(run: OpenRun) -> Scored:
     "What the run's record says of its validation cases."
     table = run.predictions[run.predictions.set == "validation"]
     probabilities = table[[f"probability_{name}" for name in run.classes]].to_numpy(float)
-    return Scored(np.array([run.classes.index(label) for label in table.label]), probabilities, table.patient_id.to_numpy(str))
+    return Scored(
+        np.array([run.classes.index(label) for label in table.label]), probabilities, table.patient_id.to_numpy(str)
+    )
 
 
 def recorded_threshold(run: OpenRun) -> float | None:
@@ -321,7 +399,9 @@ def recorded_threshold(run: OpenRun) -> float | None:
         threshold = read_json(path)["validation"]["threshold"]
         return threshold if threshold is None else float(threshold)
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: does not say which threshold was chosen on validation ({' '.join(str(error).split())}); copy it again from where it was made, or run it again") from None
+        raise InputError(
+            f"{path}: does not say which threshold was chosen on validation ({' '.join(str(error).split())}); copy it again from where it was made, or run it again"
+        ) from None
 
 
 def delong_of(said: Predictions, n_classes: int) -> Metric | str:
@@ -351,7 +431,10 @@ def bins_for(n: int) -> int:
 
 def calibrations(said: Predictions, temperature: float) -> dict[str, np.ndarray]:  # (n, C) each
     "Probabilities as trained and after temperature scaling."
-    return {"as trained": said.probabilities, f"temperature {temperature:.2f}": scaled_probabilities(said.logits, temperature)}
+    return {
+        "as trained": said.probabilities,
+        f"temperature {temperature:.2f}": scaled_probabilities(said.logits, temperature),
+    }
 
 
 def calibrate(said: Predictions, temperature: float) -> pd.DataFrame:
@@ -360,8 +443,13 @@ def calibrate(said: Predictions, temperature: float) -> pd.DataFrame:
     for name, probabilities in calibrations(said, temperature).items():
         seen, probability = event_of(said.labels, probabilities)
         n_bins = bins_for(len(seen))
-        by_chance = [expected_calibration_error(rng.random(len(seen)) < probability, probability, n_bins) for _ in range(100)]
-        rows[name] = {"calibration error": expected_calibration_error(seen, probability, n_bins), "by chance, were they right": np.mean(by_chance)}
+        by_chance = [
+            expected_calibration_error(rng.random(len(seen)) < probability, probability, n_bins) for _ in range(100)
+        ]
+        rows[name] = {
+            "calibration error": expected_calibration_error(seen, probability, n_bins),
+            "by chance, were they right": np.mean(by_chance),
+        }
         rows[name] |= {spelt(part): value for part, value in asdict(brier_parts(seen, probability, n_bins)).items()}
     return pd.DataFrame(rows).T
 
@@ -375,7 +463,9 @@ def subgroup_masks(cases: Cases) -> dict[str, np.ndarray]:  # name -> (n,) bool
     if stains and any(mask.any() for mask in masks.values()):
         masks["no stain missing"] = ~np.logical_or.reduce(list(masks.values()))
     is_positive = np.array([bag.label > 0 for bag in bags])
-    known = np.array([bag.label > 0 and bag.instance_labels is not None and bool((bag.instance_labels > 0).any()) for bag in bags])
+    known = np.array(
+        [bag.label > 0 and bag.instance_labels is not None and bool((bag.instance_labels > 0).any()) for bag in bags]
+    )
     if known.any():
         size = np.array([int((bag.instance_labels > 0).sum()) if is_known else 0 for bag, is_known in zip(bags, known)])
         middle = int(np.median(size[known]))
@@ -397,12 +487,28 @@ def localise(cases: Cases, said: Predictions) -> pd.DataFrame | str:
         if bag.label > 0 and bag.instance_labels is not None and (weights := instance_weights(arrays, bag.label))
     ]
     if not known:
-        lacks = "the model gives no weights to instances" if instance_weights(said.instances[0], 0) is None else "no positive case has labels of its instances"
+        lacks = (
+            "the model gives no weights to instances"
+            if instance_weights(said.instances[0], 0) is None
+            else "no positive case has labels of its instances"
+        )
         return f"Where the model looks is not scored: {lacks}."
-    is_line = lambda bag: bag.label > 0 and bag.instance_labels is not None and bag.coords is not None and bag.coords.shape[1] == 1
-    seen = [bag.instance_labels.numpy() for bag in cases.learned.bags if is_line(bag)] if all(is_line(bag) for bag in cases.bags if bag.label > 0) else []
-    table = localisation_table([each[:2] for each in known], [each[2] for each in known], finding_by_position(seen) if seen else None)
-    return table if len(table) else "Where the model looks is not scored: no positive bag holds both instances that show the finding and others."
+    is_line = lambda bag: (
+        bag.label > 0 and bag.instance_labels is not None and bag.coords is not None and bag.coords.shape[1] == 1
+    )
+    seen = (
+        [bag.instance_labels.numpy() for bag in cases.learned.bags if is_line(bag)]
+        if all(is_line(bag) for bag in cases.bags if bag.label > 0)
+        else []
+    )
+    table = localisation_table(
+        [each[:2] for each in known], [each[2] for each in known], finding_by_position(seen) if seen else None
+    )
+    return (
+        table
+        if len(table)
+        else "Where the model looks is not scored: no positive bag holds both instances that show the finding and others."
+    )
 
 # %% ../../nbs/workflows/evaluate.ipynb #3befe7e0
 def evaluate(assessment: Assessment, cases: Cases) -> Results:
@@ -416,10 +522,17 @@ def evaluate(assessment: Assessment, cases: Cases) -> Results:
         write_attention(folder / "attention.h5", "evaluated", said)
     temperature = fit_temperature(validation.labels, np.log(np.maximum(validation.probabilities, np.finfo(float).tiny)))
     if n_classes > 2:
-        transfer, subgroups = f"A threshold {TWO_CLASSES.format(n_classes)}", f"The table of subgroups {TWO_CLASSES.format(n_classes)}"
+        transfer, subgroups = (
+            f"A threshold {TWO_CLASSES.format(n_classes)}",
+            f"The table of subgroups {TWO_CLASSES.format(n_classes)}",
+        )
     else:
         is_one_class = len(np.unique(said.labels)) < 2
-        transfer = f"The cases are all of class {run.classes[said.labels[0]]}: how the threshold serves both classes cannot be seen." if is_one_class else threshold_transfer(validation, Scored(said.labels, said.probabilities, said.patients))
+        transfer = (
+            f"The cases are all of class {run.classes[said.labels[0]]}: how the threshold serves both classes cannot be seen."
+            if is_one_class
+            else threshold_transfer(validation, Scored(said.labels, said.probabilities, said.patients))
+        )
         subgroups = by_subgroup(said.labels, said.probabilities, said.patients, threshold, subgroup_masks(cases))
     return Results(
         said=said,
@@ -439,7 +552,9 @@ def beside_record(assessment: Assessment, cases: Cases, results: Results) -> str
     before = assessment.run.predictions.set_index("case_id")
     if not cases.is_own or not set(results.said.ids) <= set(before.index):
         return "The run has recorded nothing of these cases to compare with."
-    recorded = before.loc[list(results.said.ids), [f"probability_{name}" for name in assessment.run.classes]].to_numpy(float)
+    recorded = before.loc[list(results.said.ids), [f"probability_{name}" for name in assessment.run.classes]].to_numpy(
+        float
+    )
     return f"The run's own record of these cases differs by {np.abs(recorded - results.said.probabilities).max():.1g} at most, in a probability."
 
 # %% ../../nbs/workflows/evaluate.ipynb #5967463e
@@ -447,11 +562,20 @@ def draw(assessment: Assessment, cases: Cases, results: Results) -> dict[str, Fi
     "The figures that there are, by name; all are written to figures/."
     run, said, figures = assessment.run, results.said, {}
     if len(np.unique(said.labels)) == len(run.classes):
-        figures["scores"] = plot_scores(said.labels, said.probabilities, run.classes, results.threshold, f"{run.name} on {cases.what}")
+        figures["scores"] = plot_scores(
+            said.labels, said.probabilities, run.classes, results.threshold, f"{run.name} on {cases.what}"
+        )
     event = run.classes[1] if len(run.classes) == 2 else "the called class being right"
-    tables = {name: reliability_table(*event_of(said.labels, probabilities), bins_for(len(said.ids))) for name, probabilities in calibrations(said, results.temperature).items()}
+    tables = {
+        name: reliability_table(*event_of(said.labels, probabilities), bins_for(len(said.ids)))
+        for name, probabilities in calibrations(said, results.temperature).items()
+    }
     figures["reliability"] = plot_reliability(tables, event)
-    for name, part, plot in (("threshold", results.transfer, plot_threshold_transfer), ("subgroups", results.subgroups, plot_subgroups), ("localisation", results.localisation, plot_localisation)):
+    for name, part, plot in (
+        ("threshold", results.transfer, plot_threshold_transfer),
+        ("subgroups", results.subgroups, plot_subgroups),
+        ("localisation", results.localisation, plot_localisation),
+    ):
         if not isinstance(part, str):
             figures[name] = plot(part)
     for name, figure in figures.items():
@@ -494,7 +618,9 @@ def yardstick_table(run: OpenRun) -> pd.DataFrame | str:  # a row for the model 
     part = "test" if "test" in metrics else "validation"
     scores = {"this model": metrics[part]} | {name: by_set[part] for name, by_set in metrics["yardsticks"].items()}
     in_words = lambda value: "not defined" if value is None else f"{value:.3f}"
-    return pd.DataFrame({name: {score: in_words(own[score]) for score in SHOWN_OF_YARDSTICKS} for name, own in scores.items()}).T
+    return pd.DataFrame(
+        {name: {score: in_words(own[score]) for score in SHOWN_OF_YARDSTICKS} for name, own in scores.items()}
+    ).T
 
 
 def note_for_card(cohort: str, note: str | None) -> str | None:
@@ -509,9 +635,17 @@ def training_facts(assessment: Assessment, learned: Learned) -> dict[str, Any]:
     run = assessment.run
     p, validation = run.parameters, validation_of(run).labels
     sets = read_folds(run.folder / "folds.json")[p.fold]
-    counts = lambda labels: ", ".join(f"{np.count_nonzero(np.asarray(labels) == i)} {name}" for i, name in enumerate(run.classes))
-    trained = f"{len(sets['train'])} cases" + (f" ({counts([bag.label for bag in learned.bags])}) of {len(learned.train)} patients" if learned.bags else "")
-    facts = {"cohort": Path(p.cohort).name, "training": trained, "validation": f"{len(sets['validation'])} cases ({counts(validation)}) of {len(learned.validation)} patients"}
+    counts = lambda labels: ", ".join(
+        f"{np.count_nonzero(np.asarray(labels) == i)} {name}" for i, name in enumerate(run.classes)
+    )
+    trained = f"{len(sets['train'])} cases" + (
+        f" ({counts([bag.label for bag in learned.bags])}) of {len(learned.train)} patients" if learned.bags else ""
+    )
+    facts = {
+        "cohort": Path(p.cohort).name,
+        "training": trained,
+        "validation": f"{len(sets['validation'])} cases ({counts(validation)}) of {len(learned.validation)} patients",
+    }
     facts["division"] = f"fold {p.fold}, by patient; protocol {p.protocol.replace('_', ' ')}"
     note = note_for_card(p.cohort, assessment.record.get("cohort", {}).get("note"))
     return facts | ({"note": note} if note else {}) | {"patients, how they were chosen, where and when": FILL_IN}
@@ -520,15 +654,30 @@ def training_facts(assessment: Assessment, learned: Learned) -> dict[str, Any]:
 def provenance(assessment: Assessment, cases: Cases) -> dict[str, Any]:
     "Commits, packages and hashes, of training and of this evaluation."
     run, record, here = assessment.run, assessment.record, describe_environment()
-    commit = lambda facts: "not recorded" if not facts.get("git") else facts["git"]["commit"] + (" with changes that are not in it" if facts["git"]["dirty"] else "")
-    packages = lambda facts: ", ".join(f"{name} {version}" for name, version in facts.get("packages", {}).items()) or "not recorded"
+    commit = lambda facts: (
+        "not recorded"
+        if not facts.get("git")
+        else facts["git"]["commit"] + (" with changes that are not in it" if facts["git"]["dirty"] else "")
+    )
+    packages = lambda facts: (
+        ", ".join(f"{name} {version}" for name, version in facts.get("packages", {}).items()) or "not recorded"
+    )
     folds = read_folds(run.folder / "folds.json")
     facts = {"run": run.name, "evaluation": f"{assessment.folder.path.parent.name}/{assessment.folder.path.name}"}
     facts |= {"code, training (git commit)": commit(record), "code, evaluation (git commit)": commit(here)}
-    facts |= {"packages, training": packages(record), "packages, evaluation": packages(here) if packages(here) != packages(record) else "the same"}
-    facts |= {"training cohort, SHA-256": folds.cohort_hash, "folds, SHA-256": folds.hash, "evaluated cohort, SHA-256": cases.cohort.hash}
+    facts |= {
+        "packages, training": packages(record),
+        "packages, evaluation": packages(here) if packages(here) != packages(record) else "the same",
+    }
+    facts |= {
+        "training cohort, SHA-256": folds.cohort_hash,
+        "folds, SHA-256": folds.hash,
+        "evaluated cohort, SHA-256": cases.cohort.hash,
+    }
     facts["weights (best.safetensors), SHA-256"] = hash_file(run.folder / "checkpoints" / "best.safetensors")
-    return facts | ({"frozen encoder's weights, SHA-256": run.frozen_encoder["weights_hash"]} if run.frozen_encoder else {})
+    return facts | (
+        {"frozen encoder's weights, SHA-256": run.frozen_encoder["weights_hash"]} if run.frozen_encoder else {}
+    )
 
 # %% ../../nbs/workflows/evaluate.ipynb #3a7ac121
 def limitations(assessment: Assessment, cases: Cases, results: Results) -> list[str]:
@@ -545,9 +694,13 @@ def limitations(assessment: Assessment, cases: Cases, results: Results) -> list[
     if absent:
         found.append(f"No evaluated case is of class {', '.join(absent)}.")
     if cases.is_own and not cases.is_validation:
-        found.append("The evaluated cases come from the cohort that it was trained on: how it does on cases from elsewhere is not shown here.")
+        found.append(
+            "The evaluated cases come from the cohort that it was trained on: how it does on cases from elsewhere is not shown here."
+        )
     if cases.shared:
-        found.append(f"{len(cases.shared)} of the evaluated patients {'is' if len(cases.shared) == 1 else 'are'} called like one on whom it was trained or chosen; the table of subgroups scores them apart.")
+        found.append(
+            f"{len(cases.shared)} of the evaluated patients {'is' if len(cases.shared) == 1 else 'are'} called like one on whom it was trained or chosen; the table of subgroups scores them apart."
+        )
     if results.temperature < 0.051 or results.temperature > 19.6:
         found.append("The temperature lies at the end of what is searched: the validation cases do not settle it.")
     return [*found, "Intervals hold for cohorts made up like this one, with the same share of classes."]
@@ -681,7 +834,10 @@ def as_json(part: Any) -> Any:
     if isinstance(part, Metric):
         return [part.value, part.low, part.high]
     if isinstance(part, pd.DataFrame):
-        return {str(name): {str(column): as_json(value) for column, value in row.items()} for name, row in part.to_dict("index").items()}
+        return {
+            str(name): {str(column): as_json(value) for column, value in row.items()}
+            for name, row in part.to_dict("index").items()
+        }
     return part.item() if isinstance(part, np.generic) else part
 
 
@@ -690,10 +846,33 @@ def finish(assessment: Assessment, cases: Cases, results: Results) -> None:
     said, run = results.said, assessment.run
     evaluated = {name: metric.value for name, metric in results.scores.items()}
     evaluated |= {"intervals": {name: [metric.low, metric.high] for name, metric in results.scores.items()}}
-    evaluated |= {"threshold": results.threshold, "confusion": confusion(said.labels, said.probabilities, results.threshold), "temperature": results.temperature}
-    parts = {"delong": results.delong, "calibration": results.calibration, "threshold_transfer": results.transfer, "subgroups": results.subgroups, "localisation": results.localisation}
-    facts = {"run": run.name, "positive_class": run.classes[1] if len(run.classes) == 2 else None, "cohort": cases.cohort.name, "what": cases.what, "cases": len(said.ids), "patients": len(np.unique(said.patients)), "shared_patients": len(cases.shared)}
+    evaluated |= {
+        "threshold": results.threshold,
+        "confusion": confusion(said.labels, said.probabilities, results.threshold),
+        "temperature": results.temperature,
+    }
+    parts = {
+        "delong": results.delong,
+        "calibration": results.calibration,
+        "threshold_transfer": results.transfer,
+        "subgroups": results.subgroups,
+        "localisation": results.localisation,
+    }
+    facts = {
+        "run": run.name,
+        "positive_class": run.classes[1] if len(run.classes) == 2 else None,
+        "cohort": cases.cohort.name,
+        "what": cases.what,
+        "cases": len(said.ids),
+        "patients": len(np.unique(said.patients)),
+        "shared_patients": len(cases.shared),
+    }
     assessment.folder.require_claim()
-    write_json(assessment.folder / "metrics.json", facts | {"evaluated": evaluated} | {name: None if isinstance(part, str) else as_json(part) for name, part in parts.items()})
+    write_json(
+        assessment.folder / "metrics.json",
+        facts
+        | {"evaluated": evaluated}
+        | {name: None if isinstance(part, str) else as_json(part) for name, part in parts.items()},
+    )
     assessment.folder.release()
     print(f"written to {assessment.folder.path}")

@@ -13,32 +13,33 @@ __all__ = ['SET_IN_WORDS', 'EXAMPLES', 'MOST_LISTED', 'WITH_EVIDENCE', 'epochs_o
 import html
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any
 
 import ipywidgets as widgets
 import numpy as np
 import torch
 from torch import nn
 
-from ..record.runs_table import parse_params, read_epochs
-from ..record.rules import WITH_ATTENTION
-from ..record.run_folder import RunFolder
 from ..data.bags import Bag, pack
 from ..data.named_cohorts import kind_of, scan_of
 from ..data.splits import read_folds
-from .train import instance_weights, read_rows
 from ..files import InputError, project_root, read_json, resolve
-from .finished import OpenRun, open_run
 from ..models.layers import embed
+from ..record.rules import WITH_ATTENTION
+from ..record.run_folder import RunFolder
+from ..record.runs_table import parse_params, read_epochs
 from ..training.prediction import opened_attention, predict, read_case_attention
 from ..viewers.overlay import Attention, OverlayCase, OverlayViewer
+from ..viewers.runs import RunBrowser
 from ..viewers.selector import SelectorCase, SelectorViewer
 from ..viewers.slide import SlideCase, SlideViewer
 from ..viewers.viewer import CaseViewer, Controls
-from ..viewers.runs import RunBrowser
 from ..viewers.volume import VolumeScene, attention_of_slices
+from .finished import OpenRun, open_run
+from .train import instance_weights, read_rows
 
 # %% ../../nbs/workflows/explore.ipynb #c7cf0be7
 def epochs_of(run: OpenRun) -> list[int]:
@@ -53,7 +54,9 @@ def arrays_of(run: OpenRun, case: str, epoch: int | None = None) -> dict[str, np
     if epoch is None and not is_test:
         return predict(run.model, [run.bag(case)]).instances[0]
     if is_test and epoch is not None:
-        raise InputError(f"case {case} is a test case: its weights at single epochs are not kept; choose a validation case")
+        raise InputError(
+            f"case {case} is a test case: its weights at single epochs are not kept; choose a validation case"
+        )
     group = "test" if epoch is None else f"epoch_{epoch}"
     return read_case_attention(run.folder / "attention.h5", group, case)
 
@@ -62,13 +65,21 @@ def weights_of(run: OpenRun, case: str, epoch: int | None = None) -> tuple[str, 
     "The weights that `case` is looked at by."
     found = instance_weights(arrays_of(run, case, epoch), run.bag(case).label)
     if found is None:
-        raise InputError(f"run {run.name}: model {run.parameters.model} gives no weights to instances, so there is nothing to look at; choose a run with attention or a selector")
+        raise InputError(
+            f"run {run.name}: model {run.parameters.model} gives no weights to instances, so there is nothing to look at; choose a run with attention or a selector"
+        )
     if len(found[1]) != len(run.bag(case)):
-        raise InputError(f"{run.folder / 'attention.h5'}: has {len(found[1])} weights of case {case}, which has {len(run.bag(case))} instances; one of them has changed since: run it again")
+        raise InputError(
+            f"{run.folder / 'attention.h5'}: has {len(found[1])} weights of case {case}, which has {len(run.bag(case))} instances; one of them has changed since: run it again"
+        )
     return found
 
 # %% ../../nbs/workflows/explore.ipynb #f877e0b7
-SET_IN_WORDS = {"test": "test case", "validation": "validation case", "train": "TRAINING CASE, whose answer this run has seen"}
+SET_IN_WORDS = {
+    "test": "test case",
+    "validation": "validation case",
+    "train": "TRAINING CASE, whose answer this run has seen",
+}
 
 
 def set_of(run: OpenRun, case: str) -> str | None:
@@ -150,15 +161,23 @@ def schedule_of(run: OpenRun) -> np.ndarray:  # (epochs,)
 def selector_case(run: OpenRun, case: str) -> SelectorCase:
     "What the selector viewer shows of `case`: all recorded epochs and the kept one; of a test case that one alone."
     if run.parameters.model != "dual_stream":
-        raise InputError(f"run {run.name}: model {run.parameters.model} has no selector whose temperature could be turned; choose a run of dual_stream")
+        raise InputError(
+            f"run {run.name}: model {run.parameters.model} has no selector whose temperature could be turned; choose a run of dual_stream"
+        )
     if run.parameters.members > 1:
-        raise InputError(f"run {run.name}: is an ensemble of {run.parameters.members}, each with a selector of its own; choose a run with members 1")
+        raise InputError(
+            f"run {run.name}: is an ensemble of {run.parameters.members}, each with a selector of its own; choose a run with members 1"
+        )
     bag = run.bag(case)
-    recorded = {epoch: arrays_of(run, case, epoch) for epoch in (epochs_of(run) if case in run.cases("validation") else [])}
+    recorded = {
+        epoch: arrays_of(run, case, epoch) for epoch in (epochs_of(run) if case in run.cases("validation") else [])
+    }
     recorded[run.kept] = arrays_of(run, case)
     epochs, schedule = sorted(recorded), schedule_of(run)
     if epochs[-1] >= len(schedule):
-        raise InputError(f"{run.folder / 'history.csv'}: ends before epoch {epochs[-1] + 1}, whose weights are kept; copy it again from where it was made, or run it again")
+        raise InputError(
+            f"{run.folder / 'history.csv'}: ends before epoch {epochs[-1] + 1}, whose weights are kept; copy it again from where it was made, or run it again"
+        )
     return SelectorCase(
         logits=np.stack([logits_of(run, recorded[epoch], bag.label) for epoch in epochs]),
         epochs=epochs,
@@ -170,7 +189,9 @@ def selector_case(run: OpenRun, case: str) -> SelectorCase:
         title=title_of(run, case),
         positive=run.classes[-1],
         schedule=schedule,
-        mode={"straight_through": "hard"}.get(run.parameters.critical_selection_mode, run.parameters.critical_selection_mode),  # as it is without noise
+        mode={"straight_through": "hard"}.get(
+            run.parameters.critical_selection_mode, run.parameters.critical_selection_mode
+        ),  # as it is without noise
         scores=run.parameters.selector_scores,
         k=run.parameters.top_k,
     )
@@ -185,7 +206,9 @@ def require_slices(run: OpenRun) -> None:
     "Raise an `InputError` if the run's instances are no slices of volumes."
     kind = what_is_shown(run)
     if kind == "features":
-        raise InputError(f"run {run.name}: its instances are features, there are no images to look at; choose a run on volumes, or open this one in selector_temperature")
+        raise InputError(
+            f"run {run.name}: its instances are features, there are no images to look at; choose a run on volumes, or open this one in selector_temperature"
+        )
     if kind != "volumes":
         raise InputError(f"run {run.name}: its instances are patches of sections; look at them in the slide viewer")
 
@@ -205,7 +228,9 @@ def attention_beside(run: OpenRun, case: str, beside: "OpenRun | int") -> Attent
         return slice_attention(run, case, beside)
     ours, theirs = (each.bag(case).coords for each in (run, beside))
     if ours.shape != theirs.shape or not torch.allclose(ours, theirs):
-        raise InputError(f"run {beside.name} looks at other slices of case {case} than run {run.name}; choose a run with the same slice_axis and slice_size")
+        raise InputError(
+            f"run {beside.name} looks at other slices of case {case} than run {run.name}; choose a run with the same slice_axis and slice_size"
+        )
     return slice_attention(beside, case)
 
 # %% ../../nbs/workflows/explore.ipynb #ec7f3be0
@@ -242,7 +267,9 @@ def volume_scene(run: OpenRun, case: str) -> VolumeScene:
     return VolumeScene(
         volume=scan.channels[channel],
         affine=scan.affine,
-        attention=attention_of_slices(weights, bag.coords[:, 0].numpy(), run.parameters.slice_axis, scan.channels[channel].shape, scan.affine),
+        attention=attention_of_slices(
+            weights, bag.coords[:, 0].numpy(), run.parameters.slice_axis, scan.channels[channel].shape, scan.affine
+        ),
         segmentation=scan.segmentation,
         title=f"{title_of(run, case)}; {channel}, {what}",
     )
@@ -252,7 +279,9 @@ def slide_case(run: OpenRun, case: str) -> SlideCase:
     "The patches of `case` with their weights."
     kind = what_is_shown(run)
     if kind == "features":
-        raise InputError(f"run {run.name}: its instances are features, there are no images to look at; choose a run on patches or slides")
+        raise InputError(
+            f"run {run.name}: its instances are features, there are no images to look at; choose a run on patches or slides"
+        )
     if kind == "volumes":
         raise InputError(f"run {run.name}: its instances are slices of volumes; look at them in the overlay")
     bag = run.bag(case)
@@ -260,8 +289,29 @@ def slide_case(run: OpenRun, case: str) -> SlideCase:
 
 # %% ../../nbs/workflows/explore.ipynb #99ad9676
 EXAMPLES = {  # what is looked at: its run's name and parameters
-    "volumes": ("brain", {"cohort": "mri-phantom-small", "slice_size": 64, "n_folds": 3, "fold": 1, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
-    "patches": ("moles", {"cohort": "stain-phantom-small", "model": "hierarchical_attention", "n_folds": 3, "epochs": 20, "warmup_epochs": 2, "lr": 3e-3}),
+    "volumes": (
+        "brain",
+        {
+            "cohort": "mri-phantom-small",
+            "slice_size": 64,
+            "n_folds": 3,
+            "fold": 1,
+            "epochs": 20,
+            "warmup_epochs": 2,
+            "lr": 3e-3,
+        },
+    ),
+    "patches": (
+        "moles",
+        {
+            "cohort": "stain-phantom-small",
+            "model": "hierarchical_attention",
+            "n_folds": 3,
+            "epochs": 20,
+            "warmup_epochs": 2,
+            "lr": 3e-3,
+        },
+    ),
 }
 
 
@@ -270,10 +320,16 @@ def make_example(kind: str) -> Path:
     name, parameters = EXAMPLES[kind]
     words = [word for option, value in parameters.items() for word in (f"--{option.replace('_', '-')}", str(value))]
     command = ["run", "train", "--study", "example", "--run-name", name, *words]
-    print(f"There is no run of {kind} yet; a small one is trained (under a minute on two cores): mil-workbench {' '.join(command)}")
-    done = subprocess.run([sys.executable, "-m", "mil_workbench.jobs.cli", *command], cwd=project_root(), capture_output=True, text=True)
+    print(
+        f"There is no run of {kind} yet; a small one is trained (under a minute on two cores): mil-workbench {' '.join(command)}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mil_workbench.jobs.cli", *command], cwd=project_root(), capture_output=True, text=True
+    )
     if done.returncode:
-        raise InputError(f"the example could not be trained: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}")
+        raise InputError(
+            f"the example could not be trained: {(done.stderr.strip() or done.stdout.strip()).splitlines()[-1]}"
+        )
     return resolve("papermill_runs") / "example" / name
 
 # %% ../../nbs/workflows/explore.ipynb #24664efe
@@ -320,7 +376,10 @@ class RunPicker(Controls, widgets.HBox):
         if not finished:
             example = make_example("patches" if kind == "patches" else "volumes")
             folders, finished = [example, *folders], [example]
-        names = [(f"{folder.parent.name}/{folder.name}" + ("" if folder in finished else " (not finished)"), folder) for folder in folders]
+        names = [
+            (f"{folder.parent.name}/{folder.name}" + ("" if folder in finished else " (not finished)"), folder)
+            for folder in folders
+        ]
         self.list = widgets.Dropdown(options=names, value=finished[0], description="run", layout={"width": "40em"})
         super().__init__([self.list])
         self._open = lru_cache(maxsize=1)(open_run)  # one cohort and model at a time
@@ -373,7 +432,9 @@ class BesidePicker(Controls, widgets.HBox):
 
         def load(run: OpenRun, case: str) -> OverlayCase:
             chosen = self.list.value
-            return overlay_case(run, case, self._open(chosen) if isinstance(chosen, Path) else None if chosen == "" else chosen)
+            return overlay_case(
+                run, case, self._open(chosen) if isinstance(chosen, Path) else None if chosen == "" else chosen
+            )
 
         self.list.observe(lambda _: viewer.case and viewer.open_case(viewer.case), "value")
         return self.runs.feed(viewer, load)
@@ -389,7 +450,11 @@ def has_same_slices(folder: Path, run: OpenRun) -> bool:
 # %% ../../nbs/workflows/explore.ipynb #c1d3e641
 def is_evaluation(folder: Path) -> bool:
     "Whether `folder` is that of a finished evaluation of a run's model."
-    return RunFolder(folder).succeeded and not (folder / "model.json").exists() and "evaluated" in read_json(folder / "metrics.json")
+    return (
+        RunFolder(folder).succeeded
+        and not (folder / "model.json").exists()
+        and "evaluated" in read_json(folder / "metrics.json")
+    )
 
 
 def parts_of_evaluation(folder: Path) -> list[widgets.Widget]:
@@ -398,13 +463,28 @@ def parts_of_evaluation(folder: Path) -> list[widgets.Widget]:
     try:
         scores, intervals = facts["evaluated"], facts["evaluated"]["intervals"]
         known = [name for name in intervals if scores[name] is not None]
-        bounds = {name: "" if None in intervals[name] else " ({:.3f} to {:.3f})".format(*intervals[name]) for name in known}
-        lines = [f"{facts['run']} on {facts['cases']} cases of {facts['cohort']}, {facts['patients']} patients", *(f"{name.replace('_', ' ')} {scores[name]:.3f}{bounds[name]}" for name in known)]
+        bounds = {
+            name: "" if None in intervals[name] else " ({:.3f} to {:.3f})".format(*intervals[name]) for name in known
+        }
+        lines = [
+            f"{facts['run']} on {facts['cases']} cases of {facts['cohort']}, {facts['patients']} patients",
+            *(f"{name.replace('_', ' ')} {scores[name]:.3f}{bounds[name]}" for name in known),
+        ]
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InputError(f"{folder / 'metrics.json'}: was altered, or made by another version of the workbench ({error}); evaluate the run again") from None
+        raise InputError(
+            f"{folder / 'metrics.json'}: was altered, or made by another version of the workbench ({error}); evaluate the run again"
+        ) from None
     words = "".join(f"<li>{html.escape(line)}</li>" for line in lines[1:])
-    pictures = [widgets.Image(value=path.read_bytes(), format="png", layout={"max_width": "100%"}) for path in sorted((folder / "figures").glob("*.png"))]
-    return [widgets.HTML(f"<b>{html.escape(lines[0])}</b><ul>{words}</ul>The card to hand on with the model: <code>{html.escape(str(folder / 'model_card.md'))}</code>"), *pictures]
+    pictures = [
+        widgets.Image(value=path.read_bytes(), format="png", layout={"max_width": "100%"})
+        for path in sorted((folder / "figures").glob("*.png"))
+    ]
+    return [
+        widgets.HTML(
+            f"<b>{html.escape(lines[0])}</b><ul>{words}</ul>The card to hand on with the model: <code>{html.escape(str(folder / 'model_card.md'))}</code>"
+        ),
+        *pictures,
+    ]
 
 # %% ../../nbs/workflows/explore.ipynb #b34e3bab
 class OpenedRun(Controls, widgets.VBox):
@@ -432,12 +512,16 @@ class OpenedRun(Controls, widgets.VBox):
                 self.replace(*parts_of_evaluation(self.folder / name))
                 return
             run = open_run(self.folder / name)
-            fitting = {"volumes": [(OverlayViewer, overlay_case)], "features": []}.get(what_is_shown(run), [(SlideViewer, slide_case)])
+            fitting = {"volumes": [(OverlayViewer, overlay_case)], "features": []}.get(
+                what_is_shown(run), [(SlideViewer, slide_case)]
+            )
             fitting += [(SelectorViewer, selector_case)] if run.parameters.model == "dual_stream" else []
         except InputError as error:
             self.say(str(error))
             return
         if not fitting:
-            self.say(f"run {name}: its instances are features, and model {run.parameters.model} has no selector; there is nothing to look at but its curves above.")
+            self.say(
+                f"run {name}: its instances are features, and model {run.parameters.model} has no selector; there is nothing to look at but its curves above."
+            )
             return
         self.replace(*(viewer(run.cases(), partial(load, run)) for viewer, load in fitting))

@@ -6,25 +6,26 @@
 __all__ = ['BEFORE', 'OpenRun', 'read_predictions', 'open_run']
 
 # %% ../../nbs/workflows/finished.ipynb #33e50575
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Mapping
+from typing import Any
 
 import pandas as pd
 from torch import nn
 
-from ..record.runs_table import parse_params, read_epochs
+from ..data.bags import Bag
+from ..data.cohorts import Cohort
+from ..files import InputError, read_json, read_written_table, resolve
 from ..jobs.launch import find_notebook
 from ..record.parameters import check_values, read_parameters
 from ..record.run_folder import RunFolder
+from ..record.runs_table import parse_params, read_epochs
 from ..record.status import run_state
-from ..data.bags import Bag
-from ..data.cohorts import Cohort
-from .train import Run, encode, kept_epoch, load_with
-from ..files import InputError, read_json, read_written_table, resolve
 from ..training.checkpoints import load_checkpoint
+from .train import Run, encode, kept_epoch, load_with
 
 # %% ../../nbs/workflows/finished.ipynb #2796eee0
 @dataclass(frozen=True)
@@ -35,7 +36,9 @@ class OpenRun:
     parameters: SimpleNamespace
     classes: tuple[str, ...]
     channels: tuple[str, ...]  # of the images it learned from; empty where they were none, or are not recorded
-    frozen_encoder: dict[str, Any] | None  # what made the features it learned from, where images were encoded beforehand
+    frozen_encoder: (
+        dict[str, Any] | None
+    )  # what made the features it learned from, where images were encoded beforehand
     predictions: pd.DataFrame  # of validation and test cases
 
     @property
@@ -57,7 +60,9 @@ class OpenRun:
         except InputError as error:  # it is not there, or damaged
             raise InputError(f"{error}; copy the run's folder again from where it was made, or run it again") from None
         except RuntimeError as error:  # parts that our model has not, or has in another size
-            raise InputError(f"{path}: holds the weights of another version of the model ({' '.join(str(error).split())[:120]}); open it at the commit in environment.json, or run it again") from None
+            raise InputError(
+                f"{path}: holds the weights of another version of the model ({' '.join(str(error).split())[:120]}); open it at the commit in environment.json, or run it again"
+            ) from None
 
     @cached_property
     def history(self) -> pd.DataFrame:
@@ -78,7 +83,9 @@ class OpenRun:
         try:
             return self.cohort.pick([case])[0]
         except KeyError:
-            raise InputError(f"case {case} of run {self.name} is no longer in cohort {self.cohort.name}: its files have gone or are left out; bring them back, or run it again") from None
+            raise InputError(
+                f"case {case} of run {self.name} is no longer in cohort {self.cohort.name}: its files have gone or are left out; bring them back, or run it again"
+            ) from None
 
 # %% ../../nbs/workflows/finished.ipynb #fd43211f
 def read_predictions(path: Path) -> pd.DataFrame:
@@ -93,13 +100,17 @@ def open_run(path: str | Path) -> OpenRun:
     "The training run in the folder `path`."
     folder = RunFolder(resolve(path))
     if not folder.path.is_dir():
-        raise InputError(f"{folder.path}: there is no such folder; give that of a finished training run, papermill_runs/<study>/<run>")
+        raise InputError(
+            f"{folder.path}: there is no such folder; give that of a finished training run, papermill_runs/<study>/<run>"
+        )
     if not (folder / "params.yaml").exists():
         raise InputError(f"{folder.path}: is not the folder of a run, it has no params.yaml; choose another one")
     if not folder.succeeded:
         state = run_state(folder.path)
         reason = f" ({state.reason})" if state.reason else ""
-        raise InputError(f"{folder.path.parent.name}/{folder.path.name} has not finished: {state.state}{reason}; run it again with the same command, it goes on where it stopped")
+        raise InputError(
+            f"{folder.path.parent.name}/{folder.path.name} has not finished: {state.state}{reason}; run it again with the same command, it goes on where it stopped"
+        )
     if not (folder / "model.json").exists():
         raise InputError(f"{folder.path}: is no training run, it has no model.json; choose another one")
     try:
@@ -107,20 +118,43 @@ def open_run(path: str | Path) -> OpenRun:
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / 'params.yaml'}: cannot be read ({error}); run it again") from None
     values, facts = _as_our_version(folder, values), read_json(folder / "model.json")
-    is_whole = isinstance(facts, dict) and isinstance(facts.get("classes"), list) and len(facts["classes"]) > 1 and isinstance(facts.get("frozen_encoder") or {}, dict)
+    is_whole = (
+        isinstance(facts, dict)
+        and isinstance(facts.get("classes"), list)
+        and len(facts["classes"]) > 1
+        and isinstance(facts.get("frozen_encoder") or {}, dict)
+    )
     if not is_whole:
-        raise InputError(f"{folder / 'model.json'}: does not name the classes of the model; copy the run's folder again from where it was made, or run it again")
+        raise InputError(
+            f"{folder / 'model.json'}: does not name the classes of the model; copy the run's folder again from where it was made, or run it again"
+        )
     predictions = read_predictions(folder / "predictions.csv")
     lacking = [name for name in facts["classes"] if f"probability_{name}" not in predictions.select_dtypes("number")]
     if lacking:
-        raise InputError(f"{folder / 'predictions.csv'}: has no probability of class {', '.join(lacking)}, which model.json names; copy the run's folder again from where it was made, or run it again")
+        raise InputError(
+            f"{folder / 'predictions.csv'}: has no probability of class {', '.join(lacking)}, which model.json names; copy the run's folder again from where it was made, or run it again"
+        )
     unknown = sorted(set(predictions.label) - set(facts["classes"]))
     if unknown:
-        raise InputError(f"{folder / 'predictions.csv'}: has cases of {unknown[0]}, no class that model.json names; copy the run's folder again from where it was made, or run it again")
-    return OpenRun(folder, SimpleNamespace(**values), tuple(facts["classes"]), tuple(facts.get("channels", ())), facts.get("frozen_encoder"), predictions)
+        raise InputError(
+            f"{folder / 'predictions.csv'}: has cases of {unknown[0]}, no class that model.json names; copy the run's folder again from where it was made, or run it again"
+        )
+    return OpenRun(
+        folder,
+        SimpleNamespace(**values),
+        tuple(facts["classes"]),
+        tuple(facts.get("channels", ())),
+        facts.get("frozen_encoder"),
+        predictions,
+    )
 
 
-BEFORE = {"feature_scaling": "standard", "feature_dropout": 0.0, "members": 1, "model_options": None}  # what runs did that do not say it
+BEFORE = {
+    "feature_scaling": "standard",
+    "feature_dropout": 0.0,
+    "members": 1,
+    "model_options": None,
+}  # what runs did that do not say it
 
 
 def _as_our_version(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,9 +162,13 @@ def _as_our_version(folder: RunFolder, values: Mapping[str, Any]) -> dict[str, A
     ours = read_parameters(find_notebook("train"))
     unknown = [name for name in values if name not in ours]
     if unknown:
-        print(f"{folder.path}: was made by another version of the workbench; its {', '.join(unknown)} means nothing to this one and is left out")
+        print(
+            f"{folder.path}: was made by another version of the workbench; its {', '.join(unknown)} means nothing to this one and is left out"
+        )
     try:
         known = check_values(ours, {name: value for name, value in values.items() if name in ours})
     except InputError as error:
-        raise InputError(f"{folder / 'params.yaml'}: {error}; it was altered or made by another version of the workbench: open it at the commit in environment.json, or run it again") from None
+        raise InputError(
+            f"{folder / 'params.yaml'}: {error}; it was altered or made by another version of the workbench: open it at the commit in environment.json, or run it again"
+        ) from None
     return {name: known.get(name, BEFORE.get(name, parameter.default)) for name, parameter in ours.items()}

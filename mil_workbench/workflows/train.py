@@ -16,12 +16,13 @@ __all__ = ['DEFAULT_ENCODER', 'SLICES_ONLY', 'PATCHES_ONLY', 'MOST_PATCHES_SHOWN
 import contextlib
 import inspect
 import io
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -35,6 +36,41 @@ from scipy.special import softmax
 from torch import nn
 from tqdm.auto import tqdm
 
+from ..data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
+from ..data.cohorts import Cohort, describe_patients
+from ..data.features import write_features
+from ..data.named_cohorts import NAMED_COHORTS, kind_of, load_cohort
+from ..data.prepare import end_with_parent
+from ..data.slides import RGB, Patches, PatchSettings
+from ..data.splits import SETS, load_folds, make_folds, write_folds
+from ..data.stores import InstanceStore
+from ..data.volumes import SliceSettings
+from mil_workbench.evaluation.figures import (
+    NAME,
+    plain_text,
+    plot_critical_images,
+    plot_level_weights,
+    plot_patches,
+    plot_scores,
+    plot_sections,
+    plot_weights,
+)
+from ..evaluation.localisation import finding_by_position, instance_auroc, position_weights
+from mil_workbench.evaluation.metrics import (
+    METRICS,
+    Metric,
+    choose_threshold,
+    classification_metrics,
+    confusion,
+    weighted_metrics,
+)
+from ..evaluation.yardsticks import yardstick_probabilities
+from ..files import InputError, read_json, resolve, write_json, write_table
+from ..models.build import build_model, model_options
+from ..models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
+from ..models.encoders import Encoder, architecture_of
+from ..models.layers import Standardise, fit_scalers
+from ..models.outside import is_outside, outside_parameters, parse_options, require_conforming
 from ..record.parameters import notebook_parameters, shipped_parameters
 from mil_workbench.record.rules import (
     ENCODER_ONLY,
@@ -60,28 +96,17 @@ from mil_workbench.record.run_folder import (
     require_same_parameters,
     write_parameters,
 )
-from ..data.bags import Bag, BagBatchSampler, BagDataset, Rows, without_group
-from ..data.cohorts import Cohort, describe_patients
-from ..data.features import write_features
-from ..data.named_cohorts import NAMED_COHORTS, kind_of, load_cohort
-from ..data.prepare import end_with_parent
-from ..data.slides import RGB, Patches, PatchSettings
-from ..data.splits import SETS, load_folds, make_folds, write_folds
-from ..data.stores import InstanceStore
-from ..data.volumes import SliceSettings
-from ..evaluation.figures import NAME, plain_text, plot_critical_images, plot_level_weights, plot_patches, plot_scores, plot_sections, plot_weights
-from ..evaluation.localisation import finding_by_position, instance_auroc, position_weights
-from ..evaluation.metrics import METRICS, Metric, choose_threshold, classification_metrics, confusion, weighted_metrics
-from ..evaluation.yardsticks import yardstick_probabilities
-from ..files import InputError, read_json, resolve, write_json, write_table
-from ..models.build import build_model, model_options
-from ..models.encode import encode_cohort, encode_parts, part_keys, parts_of, weights_hash
-from ..models.encoders import Encoder, architecture_of
-from ..models.layers import Standardise, fit_scalers
-from ..models.outside import is_outside, outside_parameters, parse_options, require_conforming
 from ..training.checkpoints import load_checkpoint
 from ..training.dynamics import plot_history
-from ..training.fit import FitSettings, batch_to_audit, choose_device, constant_loss, fit_in_processes, make_optimizer, someone_watches
+from mil_workbench.training.fit import (
+    FitSettings,
+    batch_to_audit,
+    choose_device,
+    constant_loss,
+    fit_in_processes,
+    make_optimizer,
+    someone_watches,
+)
 from ..training.gradient_flow import audit_gradient_flow
 from ..training.losses import MILLoss, balanced_class_weights
 from ..training.prediction import Predictions, predict, write_attention
@@ -94,12 +119,19 @@ class Run:
     parameters: SimpleNamespace
     folder: RunFolder
     changed: frozenset[str]  # parameters whose values are not the defaults
-    frozen_encoder: dict[str, Any] | None = None  # what made the features, where images were encoded beforehand; of a run that is opened again, what must make them
+    frozen_encoder: dict[str, Any] | None = (
+        None  # what made the features, where images were encoded beforehand; of a run that is opened again, what must make them
+    )
 
     def table(self) -> pd.DataFrame:
         "Return the parameters as a table, those that differ from the default marked."
         values = {name: str(value) for name, value in vars(self.parameters).items()}
-        return pd.DataFrame({"value": values, "differs from the default": {name: "*" if name in self.changed else "" for name in values}})
+        return pd.DataFrame(
+            {
+                "value": values,
+                "differs from the default": {name: "*" if name in self.changed else "" for name in values},
+            }
+        )
 
 
 def start(namespace: Mapping[str, Any]) -> Run:
@@ -118,7 +150,9 @@ def require_inputs(values: Mapping[str, Any]) -> None:
     for name in ("folds", "encoder_weights"):
         value = values[name]
         if value not in (None, "imagenet", "none") and not resolve(value).exists():
-            raise InputError(f"{name} {value}: there is no such file ({resolve(value)}); give the path of one that exists")
+            raise InputError(
+                f"{name} {value}: there is no such file ({resolve(value)}); give the path of one that exists"
+            )
 
 # %% ../../nbs/workflows/train.ipynb #87371ff2
 def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
@@ -145,8 +179,12 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
     print(f"run folder: {folder.path}")
     usual = {**defaults, **PRESETS[values["preset"]]}["warmup_epochs"]  # of trainings that are longer
     if values["warmup_epochs"] == values["epochs"] // 6 and usual >= values["epochs"]:
-        print(f"warm-up: {values['warmup_epochs']} of {values['epochs']} epochs, since the usual {usual} are not shorter than the training; warmup_epochs sets another number")
-    return Run(SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name]))
+        print(
+            f"warm-up: {values['warmup_epochs']} of {values['epochs']} epochs, since the usual {usual} are not shorter than the training; warmup_epochs sets another number"
+        )
+    return Run(
+        SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name])
+    )
 
 # %% ../../nbs/workflows/train.ipynb #7fda6181
 DEFAULT_ENCODER = "efficientnet_lite0"  # frozen: its weights come with the installation
@@ -158,17 +196,30 @@ def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, .
     "The cohort of the parameters `p`, for a model of `classes` if they are given; a parameter in `changed` that has no effect on it is refused."
     kind = kind_of(p.cohort)
     if p.cohort not in NAMED_COHORTS and not resolve(p.cohort).exists():
-        raise InputError(f"{p.cohort}: there is no such file or folder, nor a cohort of that name; there are {', '.join(NAMED_COHORTS)}")
+        raise InputError(
+            f"{p.cohort}: there is no such file or folder, nor a cohort of that name; there are {', '.join(NAMED_COHORTS)}"
+        )
     useless = [] if kind == "volumes" else [name for name in SLICES_ONLY if name in changed]
     useless += [] if kind == "slides" else [name for name in PATCHES_ONLY if name in changed]
-    useless += ["stain_map"] if p.stain_map and (kind not in ("slides", "features") or p.cohort in NAMED_COHORTS) else []
+    useless += (
+        ["stain_map"] if p.stain_map and (kind not in ("slides", "features") or p.cohort in NAMED_COHORTS) else []
+    )
     useless += [name for name in ENCODER_ONLY if name in changed] if kind == "features" else []
     if useless:
-        what = {"features": "features already", "volumes": "slices of volumes", "slides": "patches", "phantom patches": "patches of one size"}[kind]
-        raise InputError(f"{useless[0]} {getattr(p, useless[0])} has no effect on cohort {p.cohort}, whose instances are {what}: leave it out")
+        what = {
+            "features": "features already",
+            "volumes": "slices of volumes",
+            "slides": "patches",
+            "phantom patches": "patches of one size",
+        }[kind]
+        raise InputError(
+            f"{useless[0]} {getattr(p, useless[0])} has no effect on cohort {p.cohort}, whose instances are {what}: leave it out"
+        )
     slices = SliceSettings(p.slice_axis, p.slice_size)
     patches = PatchSettings(p.patch_size, p.um_per_pixel, p.patches_per_section, p.stain_normalisation)
-    cohort = load_cohort(p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes, p.stain_map)
+    cohort = load_cohort(
+        p.cohort, None, p.positive_class, slices, patches, p.patch_pattern, p.strict, classes, p.stain_map
+    )
     if len(cohort.classes) == 2:
         print(f"positive class: {cohort.classes[1]} (the other: {cohort.classes[0]})")
     print(describe_patients(cohort))
@@ -180,7 +231,9 @@ def load_with(p: SimpleNamespace, changed: frozenset[str], classes: tuple[str, .
 def load(run: Run) -> Cohort:
     "The run's cohort, checked; its volumes cut into slices, its slides into patches."
     if run.parameters.model == "volume3d" and kind_of(run.parameters.cohort) != "volumes":
-        raise InputError(f"model volume3d needs volumes, and cohort {run.parameters.cohort} has none; choose another model")
+        raise InputError(
+            f"model volume3d needs volumes, and cohort {run.parameters.cohort} has none; choose another model"
+        )
     return load_with(run.parameters, run.changed)
 
 
@@ -193,7 +246,9 @@ def split(run: Run, cohort: Cohort) -> dict[str, list[Bag]]:  # train, validatio
     else:
         folds = kept or make_folds(cohort, p.n_folds, p.folds_seed, p.protocol)
     if kept is not None and kept != folds:
-        raise InputError(f"{p.folds}: differs from the folds that this run began with ({path}); give another run_name, or resume False to begin anew")
+        raise InputError(
+            f"{p.folds}: differs from the folds that this run began with ({path}); give another run_name, or resume False to begin anew"
+        )
     if folds.protocol != p.protocol:
         raise InputError(f"{p.folds}: its protocol is {folds.protocol}, the run asks for {p.protocol}")
     sets = {name: cohort.pick(ids) for name, ids in folds[p.fold].items()}
@@ -203,7 +258,10 @@ def split(run: Run, cohort: Cohort) -> dict[str, list[Bag]]:  # train, validatio
     facts = {"cohort": {"name": cohort.name, "hash": cohort.hash, "note": cohort.note}, "folds_hash": folds.hash}
     device = choose_device(p.device)
     gpu = torch.cuda.get_device_name() if device == "cuda" else None
-    write_json(run.folder / "environment.json", describe_environment() | facts | {"device": device, "gpu": gpu, "threads": torch.get_num_threads()})
+    write_json(
+        run.folder / "environment.json",
+        describe_environment() | facts | {"device": device, "gpu": gpu, "threads": torch.get_num_threads()},
+    )
     return sets
 
 # %% ../../nbs/workflows/train.ipynb #228587eb
@@ -221,11 +279,17 @@ def encode(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> tuple[Coh
     encoder = Encoder(p.encoder or DEFAULT_ENCODER, cohort.in_features, p.encoder_weights, train=False)
     described = encoder.description | {"weights_hash": weights_hash(encoder)}
     if run.frozen_encoder is not None and run.frozen_encoder["weights_hash"] != described["weights_hash"]:
-        made, here = (f"{each['name']} with weights {each['weights_hash'][:8]}" for each in (run.frozen_encoder, described))
-        raise InputError(f"{run.folder / 'model.json'}: the model learned from features of {made}, but the encoder here is {here}; put the weights in place that the run had")
+        made, here = (
+            f"{each['name']} with weights {each['weights_hash'][:8]}" for each in (run.frozen_encoder, described)
+        )
+        raise InputError(
+            f"{run.folder / 'model.json'}: the model learned from features of {made}, but the encoder here is {here}; put the weights in place that the run had"
+        )
     run.frozen_encoder = described
     encoded = encode_cohort(cohort, encoder, features_folder(cohort, encoder), choose_device(p.device))
-    print(f"{len(cohort.bags)} cases: images {tuple(cohort.bags[0].instances.shape[1:])} as {encoded.in_features} features of {encoder.description['name']}, frozen")
+    print(
+        f"{len(cohort.bags)} cases: images {tuple(cohort.bags[0].instances.shape[1:])} as {encoded.in_features} features of {encoder.description['name']}, frozen"
+    )
     return encoded, {name: encoded.pick(bag.id for bag in bags) for name, bags in sets.items()}
 
 
@@ -263,19 +327,44 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     if cohort.has_images and p.model != "volume3d" and not is_outside(p.model):
         name = p.encoder or "resnet18"
         options["encoder"] = {
-            "name": name, "in_channels": cohort.in_features, "weights": p.encoder_weights, "train": True, "augment": p.augment, "chunk": p.encoder_chunk,
+            "name": name,
+            "in_channels": cohort.in_features,
+            "weights": p.encoder_weights,
+            "train": True,
+            "augment": p.augment,
+            "chunk": p.encoder_chunk,
         }
-    model = build_model(p.model, cohort.in_features, len(cohort.classes), members=p.members, feature_dropout=0.0 if is_outside(p.model) or p.model == "volume3d" else p.feature_dropout, clip_features=p.feature_scaling == "clipped" and not cohort.has_images, **options)
+    model = build_model(
+        p.model,
+        cohort.in_features,
+        len(cohort.classes),
+        members=p.members,
+        feature_dropout=0.0 if is_outside(p.model) or p.model == "volume3d" else p.feature_dropout,
+        clip_features=p.feature_scaling == "clipped" and not cohort.has_images,
+        **options,
+    )
     if not cohort.has_images:
         fit_scalers(model, read_in_parts(sets["train"]))
     if is_outside(p.model):
         require_conforming_run(run, model, cohort, sets["train"])
-    path, facts = run.folder / "model.json", {"description": model.description, "classes": list(cohort.classes), "channels": list(cohort.channels), "frozen_encoder": run.frozen_encoder}
+    path, facts = (
+        run.folder / "model.json",
+        {
+            "description": model.description,
+            "classes": list(cohort.classes),
+            "channels": list(cohort.channels),
+            "frozen_encoder": run.frozen_encoder,
+        },
+    )
     begun = read_json(path) if p.resume and path.exists() else facts
     if not isinstance(begun, dict) or "frozen_encoder" not in begun:
-        raise InputError(f"{path}: was altered, it does not say what the run began with; copy it again, or let resume be False to begin anew")
+        raise InputError(
+            f"{path}: was altered, it does not say what the run began with; copy it again, or let resume be False to begin anew"
+        )
     if begun["frozen_encoder"] != run.frozen_encoder:
-        raise InputError(f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew")
+        raise InputError(
+            f"{path}: this run began with features of an encoder with other weights; give another run_name, or resume False to begin anew"
+        )
     write_json(path, facts)
     return model
 
@@ -283,17 +372,25 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
 def outside_options(p: SimpleNamespace, changed: frozenset[str]) -> dict[str, Any]:
     "Return the options of a model from outside: those in `model_options`, and the parameters that were set and have a name that it takes."
     if p.train_encoder:
-        raise InputError(f"model {p.model} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen")
+        raise InputError(
+            f"model {p.model} comes from outside and takes features; leave train_encoder out, so that the encoder is frozen"
+        )
     settled = {"in_features", "n_classes", *inspect.signature(build_model).parameters}
     takes = [name for name in outside_parameters(p.model) if name not in settled]
     options, shared = parse_options(p.model_options), {"dropout", *LAYER_OPTIONS}
     for name in settled & set(options):
-        raise InputError(f"model_options: {name} follows from the cohort or from the run's own parameters; leave it out")
+        raise InputError(
+            f"model_options: {name} follows from the cohort or from the run's own parameters; leave it out"
+        )
     for name in changed & shared:
         if name not in takes:
-            raise InputError(f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes) or 'none'}, given in model_options")
+            raise InputError(
+                f"{name} {getattr(p, name)} has no effect on model {p.model}: leave it out; its own options are {', '.join(takes) or 'none'}, given in model_options"
+            )
         if name in options:
-            raise InputError(f"{name} is given twice: {getattr(p, name)}, and {options[name]} in model_options; leave one of them out")
+            raise InputError(
+                f"{name} is given twice: {getattr(p, name)}, and {options[name]} in model_options; leave one of them out"
+            )
     return {name: getattr(p, name) for name in shared & set(takes)} | options
 
 
@@ -301,7 +398,9 @@ def require_conforming_run(run: Run, model: nn.Module, cohort: Cohort, train: li
     "Raise an `InputError` where a model from outside does something wrong on three training bags, the smallest among them, or ignores a parameter that was set."
     p = run.parameters
     if "feature_scaling" in run.changed and not any(isinstance(module, Standardise) for module in model.modules()):
-        raise InputError(f"feature_scaling {p.feature_scaling} has no effect on model {p.model}, which is given the features as they are: leave it out")
+        raise InputError(
+            f"feature_scaling {p.feature_scaling} has no effect on model {p.model}, which is given the features as they are: leave it out"
+        )
     smallest = min(train, key=len)
     chosen = [smallest, *(bag for bag in train[:3] if bag.id != smallest.id)][:3]
     require_conforming(model.to(choose_device(p.device)), chosen, len(cohort.classes), p.model)
@@ -319,7 +418,11 @@ def read_in_parts(bags: list[Bag], rows: int = 65536) -> Iterator[torch.Tensor]:
 def build_loss(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> MILLoss:
     "The run's loss."
     p = run.parameters
-    weights = balanced_class_weights([bag.label for bag in sets["train"]], len(cohort.classes)) if p.class_weights == "balanced" else None
+    weights = (
+        balanced_class_weights([bag.label for bag in sets["train"]], len(cohort.classes))
+        if p.class_weights == "balanced"
+        else None
+    )
     names = set(inspect.signature(MILLoss).parameters) - {"class_weights"}
     return MILLoss(class_weights=weights, **{name: getattr(p, name) for name in names})
 
@@ -337,15 +440,31 @@ def audit(run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag
     p = run.parameters
     dataset = BagDataset(sets["train"], p.bag_size, p.sampling_strategy, p.seed)
     sampler = BagBatchSampler(dataset.sizes, p.batch_size, p.max_instances, shuffle=True, seed=p.seed)
-    return audit_gradient_flow(model, batch_to_audit(dataset, sampler), loss, optimizer=make_optimizer(model, fit_settings(run)))
+    return audit_gradient_flow(
+        model, batch_to_audit(dataset, sampler), loss, optimizer=make_optimizer(model, fit_settings(run))
+    )
 
 # %% ../../nbs/workflows/train.ipynb #fd0de380
 def train(
-    run: Run, model: nn.Module, loss: MILLoss, sets: Mapping[str, list[Bag]], on_epoch: Callable[[dict], None] | None = None
+    run: Run,
+    model: nn.Module,
+    loss: MILLoss,
+    sets: Mapping[str, list[Bag]],
+    on_epoch: Callable[[dict], None] | None = None,
 ) -> pd.DataFrame:  # the history
     "Train, or go on where the run stopped; `model` ends with the weights of its best epoch, and `on_epoch` is given each epoch's entry of the history."
     settings, may_write = fit_settings(run), partial(require_lease, run.folder.path, own_lease())
-    return fit_in_processes(run.parameters.n_processes, model, loss, sets["train"], sets["validation"], settings, run.folder.path, on_epoch=on_epoch, may_write=may_write)
+    return fit_in_processes(
+        run.parameters.n_processes,
+        model,
+        loss,
+        sets["train"],
+        sets["validation"],
+        settings,
+        run.folder.path,
+        on_epoch=on_epoch,
+        may_write=may_write,
+    )
 
 
 @dataclass(frozen=True)
@@ -361,14 +480,20 @@ class Results:
         for name in self.predictions:
             scores = self.metrics[name]
             columns[self.title(name)] = {
-                metric: str(Metric(value, *scores["intervals"][metric])) for metric, value in scores.items() if metric in scores["intervals"]
+                metric: str(Metric(value, *scores["intervals"][metric]))
+                for metric, value in scores.items()
+                if metric in scores["intervals"]
             }
         last = list(self.predictions)[-1]
         for yardstick, by_set in self.metrics["yardsticks"].items():
-            columns[f"{yardstick}, {self.title(last)}"] = {metric: "" if by_set[last][metric] is None else f"{by_set[last][metric]:.3f}" for metric in METRICS}
+            columns[f"{yardstick}, {self.title(last)}"] = {
+                metric: "" if by_set[last][metric] is None else f"{by_set[last][metric]:.3f}" for metric in METRICS
+            }
         if self.metrics["instance"]:
             scores = self.metrics["instance"]
-            said = f"{scores['auroc']:.3f}" + (f"; position alone {scores['position_auroc']:.3f}" if "position_auroc" in scores else "")
+            said = f"{scores['auroc']:.3f}" + (
+                f"; position alone {scores['position_auroc']:.3f}" if "position_auroc" in scores else ""
+            )
             columns[f"instances, {self.title(last)}"] = {"auroc": said}
         return pd.DataFrame(columns).fillna("")
 
@@ -377,11 +502,17 @@ class Results:
         if not self.metrics["without"]:
             return None
         table = pd.DataFrame(self.metrics["without"]).T.astype({"cases": int})
-        return table.rename(columns={"auroc": "AUROC without it", "auroc_with": "with it"}).rename_axis("stain").round(3)
+        return (
+            table.rename(columns={"auroc": "AUROC without it", "auroc_with": "with it"}).rename_axis("stain").round(3)
+        )
 
     def title(self, name: str) -> str:
         "The set's name, and a warning where its figures are those of the cases on which the model was chosen."
-        return name if self.metrics["protocol"] == "train_validation_test" else f"{name} (the model was chosen on these very cases)"
+        return (
+            name
+            if self.metrics["protocol"] == "train_validation_test"
+            else f"{name} (the model was chosen on these very cases)"
+        )
 
 # %% ../../nbs/workflows/train.ipynb #36cce9bf
 def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list[Bag]]) -> Results:
@@ -390,7 +521,10 @@ def evaluate(run: Run, cohort: Cohort, model: nn.Module, sets: Mapping[str, list
     run.folder.require_claim()
     said = predictions["validation"]
     threshold = choose_threshold(said.labels, said.probabilities) if len(cohort.classes) == 2 else None
-    metrics = {"protocol": run.parameters.protocol, "positive_class": cohort.classes[1] if len(cohort.classes) == 2 else None}
+    metrics = {
+        "protocol": run.parameters.protocol,
+        "positive_class": cohort.classes[1] if len(cohort.classes) == 2 else None,
+    }
     for name, said in predictions.items():
         scores = classification_metrics(said.labels, said.probabilities, said.patients, threshold)
         metrics[name] = {metric: score.value for metric, score in scores.items()}
@@ -422,7 +556,9 @@ def cross_entropy_of(labels: np.ndarray, probabilities: np.ndarray) -> float:  #
     return float(-np.log(np.maximum(probabilities[np.arange(len(labels)), labels], 1e-300)).mean())
 
 
-def score_yardsticks(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]], predictions: Mapping[str, Predictions]) -> dict[str, dict[str, dict[str, float | None]]]:  # yardstick -> set -> score
+def score_yardsticks(
+    run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]], predictions: Mapping[str, Predictions]
+) -> dict[str, dict[str, dict[str, float | None]]]:  # yardstick -> set -> score
     "Train the yardsticks on the run's training cases and score them like the model; yardsticks.csv is written."
     judged = {name: sets[name] for name in predictions}
     found = yardstick_probabilities(sets["train"], sets["validation"], judged, len(cohort.classes), run.parameters.seed)
@@ -434,13 +570,22 @@ def score_yardsticks(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]], pr
         for name, probabilities in by_set.items():
             said = predictions[name]
             values = weighted_metrics(said.labels, probabilities, np.ones((1, len(said.labels))), threshold)[0]
-            scores[yardstick][name] = dict(zip(METRICS, map(defined, values))) | {"cross_entropy": cross_entropy_of(said.labels, probabilities), "threshold": threshold}
-            tables.append(replace(said, logits=np.log(np.maximum(probabilities, 1e-12))).table(cohort.classes).assign(set=name, yardstick=yardstick))
+            scores[yardstick][name] = dict(zip(METRICS, map(defined, values))) | {
+                "cross_entropy": cross_entropy_of(said.labels, probabilities),
+                "threshold": threshold,
+            }
+            tables.append(
+                replace(said, logits=np.log(np.maximum(probabilities, 1e-12)))
+                .table(cohort.classes)
+                .assign(set=name, yardstick=yardstick)
+            )
     write_table(run.folder / "yardsticks.csv", pd.concat(tables))
     return scores
 
 # %% ../../nbs/workflows/train.ipynb #04666da2
-def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -> dict[str, dict[str, float | int | None]]:
+def score_without_stains(
+    model: nn.Module, bags: list[Bag], said: Predictions
+) -> dict[str, dict[str, float | int | None]]:
     "For each stain the AUROC of the cases without it, beside that of the same cases with it; empty where cases have no stains."
     stains = sorted({stain for bag in bags for level in bag.levels if level.name == "stain" for stain in level.groups})
     scores = {}
@@ -448,8 +593,16 @@ def score_without_stains(model: nn.Module, bags: list[Bag], said: Predictions) -
         remaining = [without_group(bag, "stain", stain) for bag in bags]
         kept = [i for i, bag in enumerate(remaining) if bag is not None]
         without = predict(model, [remaining[i] for i in kept])
-        auroc = lambda probabilities: defined(weighted_metrics(without.labels, probabilities, np.ones((1, len(kept))), threshold=0.5)[0, METRICS.index("auroc")])
-        scores[stain] = {"auroc": auroc(without.probabilities), "auroc_with": auroc(said.probabilities[kept]), "cases": len(kept)}
+        auroc = lambda probabilities: defined(
+            weighted_metrics(without.labels, probabilities, np.ones((1, len(kept))), threshold=0.5)[
+                0, METRICS.index("auroc")
+            ]
+        )
+        scores[stain] = {
+            "auroc": auroc(without.probabilities),
+            "auroc_with": auroc(said.probabilities[kept]),
+            "cases": len(kept),
+        }
     return scores
 
 
@@ -458,7 +611,9 @@ def defined(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 # %% ../../nbs/workflows/train.ipynb #cb722b1e
-def instance_weights(arrays: Mapping[str, np.ndarray], label: int) -> tuple[str, np.ndarray] | None:  # what they are, (N,)
+def instance_weights(
+    arrays: Mapping[str, np.ndarray], label: int
+) -> tuple[str, np.ndarray] | None:  # what they are, (N,)
     "The weights a case is looked at by: its selection, that of its own class where there are several, else its attention, else the evidence of each instance as shares."
     if "selection" in arrays:
         return "selection weight", arrays["selection"][:, label if arrays["selection"].shape[1] > 1 else 0]
@@ -477,11 +632,18 @@ def score_instances(bags: list[Bag], said: Predictions, train: list[Bag]) -> dic
     auroc = instance_auroc(known)
     if auroc is None:
         return {}
-    seen = [bag.instance_labels.numpy() for bag in train if bag.label > 0 and bag.instance_labels is not None and bag.coords is not None and bag.coords.shape[1] == 1]
+    seen = [
+        bag.instance_labels.numpy()
+        for bag in train
+        if bag.label > 0 and bag.instance_labels is not None and bag.coords is not None and bag.coords.shape[1] == 1
+    ]
     if not seen:
         return {"auroc": auroc}
     frequency = finding_by_position(seen)
-    return {"auroc": auroc, "position_auroc": instance_auroc((position_weights(frequency, len(labels)), labels) for _, labels in known)}
+    return {
+        "auroc": auroc,
+        "position_auroc": instance_auroc((position_weights(frequency, len(labels)), labels) for _, labels in known),
+    }
 
 # %% ../../nbs/workflows/train.ipynb #60fc4aa1
 def kept_epoch(folder: RunFolder) -> int:
@@ -510,7 +672,9 @@ def plot_results(run: Run, cohort: Cohort, results: Results) -> Figure:
 MOST_PATCHES_SHOWN = 2000  # of a section
 
 
-def surest_cases(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]], n: int) -> list[tuple[Bag, dict[str, np.ndarray], str]]:
+def surest_cases(
+    cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]], n: int
+) -> list[tuple[Bag, dict[str, np.ndarray], str]]:
     "The held-out cases that are most surely called positive: bag, weights, and what a title says of it."
     name = list(results.predictions)[-1]
     said, found = results.predictions[name], []
@@ -533,14 +697,26 @@ def plot_attention(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag
         return None
     if not has_stain_weights(cases[0][1]):
         what = instance_weights(cases[0][1], 0)[0]
-        bars = [{"title": title, "weights": instance_weights(arrays, bag.label)[1], "instance_labels": bag.instance_labels} for bag, arrays, title in cases]
+        bars = [
+            {"title": title, "weights": instance_weights(arrays, bag.label)[1], "instance_labels": bag.instance_labels}
+            for bag, arrays, title in cases
+        ]
         return plot_weights(bars, what)
     levels = []
     for bag, arrays, title in cases:
         section, stain, _ = bag.levels
         cuts = stain.offsets[1:-1].numpy()
-        of_stains = [dict(zip(names, weights)) for names, weights in zip(np.split(section.groups, cuts), np.split(arrays["stain"], cuts))]
-        levels.append({"title": title, "stains": dict(zip(stain.groups, arrays["case"])), "sections": dict(zip(stain.groups, of_stains))})
+        of_stains = [
+            dict(zip(names, weights))
+            for names, weights in zip(np.split(section.groups, cuts), np.split(arrays["stain"], cuts))
+        ]
+        levels.append(
+            {
+                "title": title,
+                "stains": dict(zip(stain.groups, arrays["case"])),
+                "sections": dict(zip(stain.groups, of_stains)),
+            }
+        )
     return plot_level_weights(levels)
 
 # %% ../../nbs/workflows/train.ipynb #bb3b7529
@@ -561,10 +737,23 @@ def plot_critical(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]
         if cohort.channels == RGB:
             for what, rows in (("highest", order[:8]), ("lowest", order[-8:])):
                 known = None if bag.instance_labels is None else bag.instance_labels.numpy()[rows]
-                shown.append({"title": f"{title}; the {what} {weights[0]}s", "images": read_rows(images, rows), "weights": weights[1][rows], "instance_labels": known})
+                shown.append(
+                    {
+                        "title": f"{title}; the {what} {weights[0]}s",
+                        "images": read_rows(images, rows),
+                        "weights": weights[1][rows],
+                        "instance_labels": known,
+                    }
+                )
         else:
             title = f"{title}; instance {order[0] + 1} of {len(bag)}, weight {weights[1][order[0]]:.2f}"
-            shown.append({"title": title, "image": read_rows(images, order[:1])[0], "mask": None if bag.masks is None else read_rows(bag.masks, order[:1])[0]})
+            shown.append(
+                {
+                    "title": title,
+                    "image": read_rows(images, order[:1])[0],
+                    "mask": None if bag.masks is None else read_rows(bag.masks, order[:1])[0],
+                }
+            )
     return plot_patches(shown) if cohort.channels == RGB else plot_critical_images(shown, cohort.channels)
 
 
@@ -584,7 +773,15 @@ def plot_tissue(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]])
             continue
         known = None if bag.instance_labels is None else bag.instance_labels.numpy()[rows]
         place = f"case {bag.id}, {name}, section {section.groups[best]}"
-        shown.append({"title": place, "images": read_rows(images, rows), "coords": coords, "weights": arrays["section"][rows], "instance_labels": known})
+        shown.append(
+            {
+                "title": place,
+                "images": read_rows(images, rows),
+                "coords": coords,
+                "weights": arrays["section"][rows],
+                "instance_labels": known,
+            }
+        )
     return plot_sections(shown) if shown else None
 
 
@@ -595,7 +792,9 @@ def finish(run: Run, results: Results) -> None:
     run.folder.release()
 
 # %% ../../nbs/workflows/train.ipynb #c8bf13d3
-def run_once(values: Mapping[str, Any], defaults: Mapping[str, Any], on_epoch: Callable[[dict], None] | None = None) -> RunFolder:
+def run_once(
+    values: Mapping[str, Any], defaults: Mapping[str, Any], on_epoch: Callable[[dict], None] | None = None
+) -> RunFolder:
     "The folder of the finished run that `values` describe; `defaults` are those of the parameters cell."
     values = shorten_warmup(values, {name for name, value in values.items() if value != defaults[name]})
     folder = folder_of(values)
@@ -619,7 +818,9 @@ def run_quietly(values: Mapping[str, Any], defaults: Mapping[str, Any], threads:
         return str(run_once(values, defaults).path)
 
 
-def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_workers: int | None = None) -> list[RunFolder]:
+def run_many(
+    rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_workers: int | None = None
+) -> list[RunFolder]:
     "The finished runs of `rows`, each the parameters that are given; what has succeeded before is not run again."
     all_values = [apply_preset({**defaults, **row}, set(row)) for row in rows]
     for values in all_values:
@@ -634,14 +835,18 @@ def run_many(rows: list[Mapping[str, Any]], defaults: Mapping[str, Any], n_worke
             bar.update()
     else:
         with ProcessPoolExecutor(n_workers, initializer=end_with_parent) as pool:
-            futures = [pool.submit(run_quietly, values, defaults, max(1, cpu_count() // n_workers)) for values in waiting]
+            futures = [
+                pool.submit(run_quietly, values, defaults, max(1, cpu_count() // n_workers)) for values in waiting
+            ]
             for future in as_completed(futures):
                 bar.update()
         try:
             for future in futures:
                 future.result()  # an error of one run is raised when the others are done
         except BrokenProcessPool:
-            raise InputError("a process that trained one of the runs was killed; give the same call again, it goes on where it stopped, and fewer n_workers if memory ran out") from None
+            raise InputError(
+                "a process that trained one of the runs was killed; give the same call again, it goes on where it stopped, and fewer n_workers if memory ran out"
+            ) from None
     bar.close()
     for values, folder in zip(all_values, folders):
         require_same_parameters(folder, values)
@@ -662,15 +867,21 @@ def start_extraction(namespace: Mapping[str, Any]) -> Run:
     choose_device(values["device"])
     folder = folder_of(values)
     begin_anew(folder, values)
-    return Run(SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name]))
+    return Run(
+        SimpleNamespace(**values), folder, frozenset(name for name, value in values.items() if value != defaults[name])
+    )
 
 # %% ../../nbs/workflows/train.ipynb #1461bfc8
 def load_images(extraction: Run) -> Cohort:
     "The cohort whose images are to be encoded."
     cohort = load_with(extraction.parameters, extraction.changed)
     source = cohort.bags[0].instances.source
-    if extraction.parameters.write_h5 == "stamp" and not (isinstance(source, Patches) and all(section.is_slide for section in source.sections.values())):
-        raise InputError("write_h5 stamp: STAMP wants the places of patches in µm, and only whole-slide files say them; choose trident")
+    if extraction.parameters.write_h5 == "stamp" and not (
+        isinstance(source, Patches) and all(section.is_slide for section in source.sections.values())
+    ):
+        raise InputError(
+            "write_h5 stamp: STAMP wants the places of patches in µm, and only whole-slide files say them; choose trident"
+        )
     return cohort
 
 
@@ -680,7 +891,9 @@ def extract(extraction: Run, cohort: Cohort) -> pd.DataFrame:  # one row per sec
     encoder = Encoder(p.encoder, cohort.in_features, p.encoder_weights, train=False)
     keys = part_keys(cohort, encoder)
     files = {} if p.write_h5 == "none" else export_names(keys)
-    store = encode_parts(cohort, encoder, features_folder(cohort, encoder), choose_device(p.device), shard=p.shard, n_shards=p.n_shards)
+    store = encode_parts(
+        cohort, encoder, features_folder(cohort, encoder), choose_device(p.device), shard=p.shard, n_shards=p.n_shards
+    )
     print(f"features of {encoder.description['name']}, {encoder.out_features} wide, in {store.folder}")
     rows = []
     for bag in cohort.bags:
@@ -701,24 +914,35 @@ def export_names(names: Iterable[str]) -> dict[str, str]:
         if other != name:
             raise InputError(f"sections {other} and {name}: both would be written to {files[name]}; rename one of them")
         if len(name.encode()) > LONGEST_NAME:
-            raise InputError(f"section {name[:40]}…: its name has {len(name.encode())} bytes, too long for that of a file (at most {LONGEST_NAME}); shorten it")
+            raise InputError(
+                f"section {name[:40]}…: its name has {len(name.encode())} bytes, too long for that of a file (at most {LONGEST_NAME}); shorten it"
+            )
     return files
 
 
-def export_features(path: Path, name: str, images: Rows, store: InstanceStore, p: SimpleNamespace, encoder: Encoder) -> None:
+def export_features(
+    path: Path, name: str, images: Rows, store: InstanceStore, p: SimpleNamespace, encoder: Encoder
+) -> None:
     "Write the features of one section as an .h5 file that other tools read."
     corners, resolution = images.source.corners(images.rows) if isinstance(images.source, Patches) else (None, None)
     features = store.read(store.rows(name)).numpy()
-    write_features(path, p.write_h5, features, corners, images.shape[-1], p.um_per_pixel, resolution, encoder.description["name"])
+    write_features(
+        path, p.write_h5, features, corners, images.shape[-1], p.um_per_pixel, resolution, encoder.description["name"]
+    )
 
 
 def summarise_extraction(table: pd.DataFrame) -> pd.DataFrame:
     "How many sections and instances have their features by now."
-    by_state = table.groupby("ready").agg(cases=("case_id", "nunique"), sections=("section", "size"), instances=("instances", "sum"))
+    by_state = table.groupby("ready").agg(
+        cases=("case_id", "nunique"), sections=("section", "size"), instances=("instances", "sum")
+    )
     return by_state.rename(index={True: "ready", False: "of other shards"}).rename_axis(None)
 
 
 def finish_extraction(extraction: Run, cohort: Cohort, table: pd.DataFrame) -> None:
     "Write metrics.json, which says that this shard is done, and let others write to the run's folder."
-    write_json(extraction.folder / "metrics.json", {"cohort_hash": cohort.hash, "sections": len(table), "ready": int(table.ready.sum())})
+    write_json(
+        extraction.folder / "metrics.json",
+        {"cohort_hash": cohort.hash, "sections": len(table), "ready": int(table.ready.sum())},
+    )
     extraction.folder.release()

@@ -19,10 +19,11 @@ import math
 import shlex
 import warnings
 from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -38,18 +39,18 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from ..record.runs_table import read_epochs
+from ..data.splits import read_folds
+from ..files import InputError, write_json
 from ..jobs.launch import find_notebook
 from ..record.parameters import notebook_parameters, read_parameters, shipped_parameters
 from ..record.rules import apply_preset, default_run_name, folder_of, plan_run
 from ..record.run_folder import RunFolder, begin_anew, is_gone, read_lease
+from ..record.runs_table import read_epochs
 from ..record.spaces import Choice, Range, plan_trials
 from ..record.status import begin_attempt, end_attempt
-from ..data.splits import read_folds
-from .train import kept_epoch, run_once
-from ..files import InputError, write_json
 from ..training.fit import FitSettings, selects_from
 from ..training.preemption import Preempted
+from .train import kept_epoch, run_once
 
 # %% ../../nbs/workflows/tune.ipynb #2544b259
 GRACE = 30  # seconds; then a lock whose holder does nothing is taken from it
@@ -58,7 +59,9 @@ GRACE = 30  # seconds; then a lock whose holder does nothing is taken from it
 def open_storage(journal: Path, grace: int = GRACE) -> JournalStorage:
     "The storage whose file is `journal`; Optuna keeps quiet from here on."
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    return JournalStorage(JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal), grace_period=grace)))
+    return JournalStorage(
+        JournalFileBackend(str(journal), lock_obj=JournalFileOpenLock(str(journal), grace_period=grace))
+    )
 
 
 @contextlib.contextmanager
@@ -95,7 +98,9 @@ def open_study(journal: Path, facts: Mapping[str, Any]) -> optuna.Study:
         known = study.user_attrs.get("facts", facts)
         for name, value in facts.items():
             if known[name] != value:
-                raise InputError(f"{journal}: this study was begun with {name} {known[name]}, not {value}; give another study name")
+                raise InputError(
+                    f"{journal}: this study was begun with {name} {known[name]}, not {value}; give another study name"
+                )
         study.set_user_attr("facts", facts)
     return study
 
@@ -143,7 +148,11 @@ def start_with(values: Mapping[str, Any]) -> Search:
     parameters = read_parameters(find_notebook("train"))
     base, space = plan_trials(values, parameters)
     folder = folder_of(values)
-    facts = {"base": base, "space": {name: dataclasses.asdict(part) for name, part in space.items()}, "folds_per_trial": values["folds_per_trial"]}
+    facts = {
+        "base": base,
+        "space": {name: dataclasses.asdict(part) for name, part in space.items()},
+        "folds_per_trial": values["folds_per_trial"],
+    }
     study = open_study(folder.path.parent / "tuning.journal", facts)
     begin_anew(folder, values, optuna=optuna.__version__)
     defaults = {name: parameter.default for name, parameter in parameters.items()}
@@ -154,7 +163,11 @@ def describe_space(search: Search) -> pd.DataFrame:
     "What is searched, and what all trials are given."
     rows = {name: str(value) for name, value in search.base.items()}
     for name, part in search.space.items():
-        rows[name] = " or ".join(map(str, part.ends)) if isinstance(part, Choice) else f"{part.low} to {part.high}" + (", logarithmic" if part.log else "")
+        rows[name] = (
+            " or ".join(map(str, part.ends))
+            if isinstance(part, Choice)
+            else f"{part.low} to {part.high}" + (", logarithmic" if part.log else "")
+        )
     return pd.DataFrame({"value": rows, "searched": {name: name in search.space for name in rows}}).loc[list(rows)]
 
 # %% ../../nbs/workflows/tune.ipynb #b7338260
@@ -164,10 +177,16 @@ OPEN_OR_DONE = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 def next_trial(search: Search) -> Trial | None:
     "A trial for this worker, or None when the study has as many as it shall have."
     running = search.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    lost = {trial.number for trial in running if "worker" in trial.user_attrs and is_lost(search, trial.user_attrs["worker"])}
+    lost = {
+        trial.number
+        for trial in running
+        if "worker" in trial.user_attrs and is_lost(search, trial.user_attrs["worker"])
+    }
     with own_turn(search.journal):
         for trial in search.study.get_trials(states=(TrialState.RUNNING,)):
-            if trial.number in lost or "worker" not in trial.user_attrs:  # its worker was killed before it could sign: who signs has the turn
+            if (
+                trial.number in lost or "worker" not in trial.user_attrs
+            ):  # its worker was killed before it could sign: who signs has the turn
                 take_up(search.study, trial)
         tried = [trial.params for trial in search.study.get_trials(deepcopy=False, states=OPEN_OR_DONE)]
         return propose(search, tried) if len(tried) < search.parameters.trials else None
@@ -178,7 +197,9 @@ def propose(search: Search, tried: list[dict[str, Any]]) -> Trial:
     distributions, by_chance = {name: as_distribution(part) for name, part in search.space.items()}, False
     while True:
         number = len(search.study.get_trials(deepcopy=False))
-        search.study.sampler = make_sampler(int(np.random.SeedSequence([search.parameters.seed, number]).generate_state(1)[0]), by_chance)
+        search.study.sampler = make_sampler(
+            int(np.random.SeedSequence([search.parameters.seed, number]).generate_state(1)[0]), by_chance
+        )
         trial = search.study.ask(distributions)
         trial.set_user_attr("worker", search.folder.path.name)
         if trial.params not in tried:
@@ -237,16 +258,23 @@ def watch(search: Search, trial: Trial, values: Mapping[str, Any], done: list[fl
         trial.report(value, step)
         median = median_at(search.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)), step)
         if median is not None and value > median and epoch >= min(settings.warmup_epochs, settings.epochs - 1):
-            raise optuna.TrialPruned(f"fold {values['fold']}, epoch {epoch + 1}: {value:.3f}, above the median of {median:.3f}")
+            raise optuna.TrialPruned(
+                f"fold {values['fold']}, epoch {epoch + 1}: {value:.3f}, above the median of {median:.3f}"
+            )
 
     return after_epoch
 
 # %% ../../nbs/workflows/tune.ipynb #5d9f0fa1
 def kept_loss(run: RunFolder) -> float:
     "The validation cross-entropy of the epoch whose weights a run kept."
-    losses, kept = read_epochs(run / "history.csv", ["validation_cross_entropy"]).validation_cross_entropy, kept_epoch(run)
+    losses, kept = (
+        read_epochs(run / "history.csv", ["validation_cross_entropy"]).validation_cross_entropy,
+        kept_epoch(run),
+    )
     if kept >= len(losses):
-        raise InputError(f"{run / 'history.csv'}: ends before epoch {kept + 1}, whose weights are kept; remove the run's folder, and it is made again")
+        raise InputError(
+            f"{run / 'history.csv'}: ends before epoch {kept + 1}, whose weights are kept; remove the run's folder, and it is made again"
+        )
     return float(losses[kept])
 
 
@@ -284,7 +312,9 @@ def run_folds(search: Search, trial: Trial) -> float:
     for fold in range(search.parameters.folds_per_trial):
         losses.append(run_fold(search, trial, fold, losses))
         step = len(losses) * search.values(trial.params, fold)["epochs"] - 1
-        if step not in search.study.get_trials(deepcopy=False)[trial.number].intermediate_values:  # a run that was there already, or that patience has ended
+        if (
+            step not in search.study.get_trials(deepcopy=False)[trial.number].intermediate_values
+        ):  # a run that was there already, or that patience has ended
             trial.report(float(np.mean(losses)), step)
     return float(np.mean(losses))
 
@@ -310,7 +340,10 @@ def run_trial(search: Search, trial: Trial) -> bool:  # whether it did not fail
     else:
         search.study.tell(trial, value)
         said = f"validation loss {value:.4f}"
-    print(f"trial {trial.number}: {said}; {', '.join(f'{name} {show(value)}' for name, value in trial.params.items())}", flush=True)
+    print(
+        f"trial {trial.number}: {said}; {', '.join(f'{name} {show(value)}' for name, value in trial.params.items())}",
+        flush=True,
+    )
     return not said.startswith("failed")
 
 
@@ -340,7 +373,10 @@ def describe_states(trials: list[FrozenTrial]) -> dict[int, tuple[str, str]]:
     said = {}
     later = {trial.user_attrs["continues"]: trial.number for trial in trials if "continues" in trial.user_attrs}
     for trial in trials:
-        state, remark = {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()), trial.user_attrs.get("remark", "")
+        state, remark = (
+            {"COMPLETE": "finished", "FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()),
+            trial.user_attrs.get("remark", ""),
+        )
         if trial.number in later:
             state, remark = "interrupted", f"its worker was lost; goes on as trial {later[trial.number]}"
         elif state == "failed" and not remark:
@@ -354,16 +390,32 @@ def tabulate(search: Search) -> pd.DataFrame:
     order, trials = ("finished", "pruned", "running", "waiting", "failed", "interrupted"), list_trials(search)
     known = describe_states(trials)
     rows = [
-        {"trial": trial.number, "state": known[trial.number][0], "validation loss": trial.value, **trial.params, "worker": trial.user_attrs.get("worker", ""), "remark": known[trial.number][1]}
+        {
+            "trial": trial.number,
+            "state": known[trial.number][0],
+            "validation loss": trial.value,
+            **trial.params,
+            "worker": trial.user_attrs.get("worker", ""),
+            "remark": known[trial.number][1],
+        }
         for trial in trials
     ]
-    rows.sort(key=lambda row: (order.index(row["state"]), math.inf if row["validation loss"] is None else row["validation loss"]))
+    rows.sort(
+        key=lambda row: (
+            order.index(row["state"]),
+            math.inf if row["validation loss"] is None else row["validation loss"],
+        )
+    )
     return pd.DataFrame(rows).set_index("trial") if rows else pd.DataFrame()
 
 
 def best_trial(search: Search) -> FrozenTrial | None:
     "The finished trial with the lowest loss; None where there is none."
-    return min((trial for trial in list_trials(search) if trial.state == TrialState.COMPLETE), key=lambda trial: trial.value, default=None)
+    return min(
+        (trial for trial in list_trials(search) if trial.state == TrialState.COMPLETE),
+        key=lambda trial: trial.value,
+        default=None,
+    )
 
 # %% ../../nbs/workflows/tune.ipynb #92a47e88
 def plot_progress(search: Search) -> Figure:
@@ -373,7 +425,13 @@ def plot_progress(search: Search) -> Figure:
     pruned = [trial for trial in list_trials(search) if trial.state == TrialState.PRUNED and trial.value is not None]
     numbers, values = [trial.number for trial in finished], [trial.value for trial in finished]
     axis.plot(numbers, values, "o", label="finished")
-    axis.plot([trial.number for trial in pruned], [trial.value for trial in pruned], "x", color="grey", label="pruned, when it was ended")
+    axis.plot(
+        [trial.number for trial in pruned],
+        [trial.value for trial in pruned],
+        "x",
+        color="grey",
+        label="pruned, when it was ended",
+    )
     axis.step(numbers, np.minimum.accumulate(values) if values else [], where="post", label="best so far")
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="trial", ylabel="validation cross-entropy")
@@ -386,14 +444,25 @@ def plot_slices(search: Search) -> Figure:
     "Each searched parameter against the loss; the grey ground is the range searched, and later trials are darker."
     columns = min(4, len(search.space))
     rows = -(-len(search.space) // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(max(4, 3 * columns), 2.8 * rows), layout="constrained", squeeze=False, sharey=True)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(max(4, 3 * columns), 2.8 * rows), layout="constrained", squeeze=False, sharey=True
+    )
     for axis, (name, part) in zip(axes.flat, search.space.items()):
         for state, marker in ((TrialState.PRUNED, "x"), (TrialState.COMPLETE, "o")):
             trials = [trial for trial in list_trials(search) if trial.state == state and trial.value is not None]
-            at = [part.ends.index(trial.params[name]) if isinstance(part, Choice) else trial.params[name] for trial in trials]
+            at = [
+                part.ends.index(trial.params[name]) if isinstance(part, Choice) else trial.params[name]
+                for trial in trials
+            ]
             ages = [0.3 + 0.7 * (trial.number + 1) / len(search.study.trials) for trial in trials]
             if trials:
-                axis.scatter(at, [trial.value for trial in trials], marker=marker, alpha=ages, color="tab:blue" if marker == "o" else "grey")
+                axis.scatter(
+                    at,
+                    [trial.value for trial in trials],
+                    marker=marker,
+                    alpha=ages,
+                    color="tab:blue" if marker == "o" else "grey",
+                )
         if isinstance(part, Choice):
             axis.set_xticks(range(len(part.ends)), map(str, part.ends))
             axis.set_xlim(-0.5, len(part.ends) - 0.5)
@@ -443,7 +512,15 @@ def best_command(search: Search) -> str | None:
     if best is None:
         return None
     n_folds = len(read_folds(search.run_folder(best.params, 0) / "folds.json").folds)
-    words = ["mil-workbench", "submit", "train", "--study", f"{search.parameters.study}-best", "--fold", f"0-{n_folds - 1}"]
+    words = [
+        "mil-workbench",
+        "submit",
+        "train",
+        "--study",
+        f"{search.parameters.study}-best",
+        "--fold",
+        f"0-{n_folds - 1}",
+    ]
     for name, value in {**search.base, **best.params}.items():
         words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
@@ -455,13 +532,26 @@ def show_best(search: Search) -> None:
     if best is None:
         print("no trial has finished yet")
         return
-    print(f"trial {best.number}: validation loss {best.value:.4f}; {', '.join(f'{name} {show(value)}' for name, value in best.params.items())}")
+    print(
+        f"trial {best.number}: validation loss {best.value:.4f}; {', '.join(f'{name} {show(value)}' for name, value in best.params.items())}"
+    )
     print(best_command(search))
 
 
 def finish(search: Search) -> None:
     "Write metrics.json, which says that this worker is done, and let others write to its folder."
     best, counts = best_trial(search), Counter(state for state, _ in describe_states(list_trials(search)).values())
-    facts = None if best is None else {"trial": best.number, "validation_cross_entropy": best.value, "parameters": best.params}
-    write_json(search.folder / "metrics.json", {"best": facts, "trials": dict(counts), "importances": {name: float(share) for name, share in importances(search).items()}})
+    facts = (
+        None
+        if best is None
+        else {"trial": best.number, "validation_cross_entropy": best.value, "parameters": best.params}
+    )
+    write_json(
+        search.folder / "metrics.json",
+        {
+            "best": facts,
+            "trials": dict(counts),
+            "importances": {name: float(share) for name, share in importances(search).items()},
+        },
+    )
     search.folder.release()

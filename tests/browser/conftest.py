@@ -1,4 +1,5 @@
 """A project folder with a JupyterLab of its own, a page to meet it on, and a table of what was measured there."""
+
 import csv
 import shutil
 import subprocess
@@ -41,9 +42,17 @@ def lab(tmp_path_factory):
         shutil.copytree(ROOT / "nbs" / part, clone / "nbs" / part, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     for name in ("settings.ini", ".gitignore"):
         shutil.copy(ROOT / name, clone / name)
-    for words in (["init", "--quiet"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "as cloned"]):
+    for words in (
+        ["init", "--quiet"],
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "as cloned"],
+    ):
         subprocess.run(["git", "-C", clone, *words], check=True)
-    subprocess.run([sys.executable, "-c", "from mil_workbench.working_copies import refresh_copies; refresh_copies()"], cwd=clone, check=True)
+    subprocess.run(
+        [sys.executable, "-c", "from mil_workbench.working_copies import refresh_copies; refresh_copies()"],
+        cwd=clone,
+        check=True,
+    )
     server = labs.Lab(folder, tmp_path_factory.mktemp("lab"))
     yield server
     server.close()

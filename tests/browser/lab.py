@@ -1,4 +1,5 @@
 """JupyterLab as a person meets it: a server of its own, Debian's Chromium, a notebook opened and run from top to bottom."""
+
 import json
 import os
 import re
@@ -10,24 +11,33 @@ import sys
 import textwrap
 import time
 import urllib.request
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
 
 import psutil
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 CHROMIUM = shutil.which("chromium")
 FLAGS = (
-    "--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--no-sandbox",
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
 )
 PATIENCE = 300_000  # milliseconds that a busy machine may take for anything; only a failure waits so long
 expect.set_options(timeout=PATIENCE)
 WINDOW = {"width": 1280, "height": 1000}
 # what runs before JupyterLab knows of widgets is shown as text
 KNOWS_WIDGETS = "() => window.jupyterapp?.isPluginActivated('@jupyter-widgets/jupyterlab-manager:plugin')"
-SETTINGS = {"apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}  # no question in the corner
+SETTINGS = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}
+}  # no question in the corner
 
 
 @contextmanager
@@ -50,18 +60,34 @@ class Lab:
     def __init__(self, root: Path, home: Path, prefix: str = "/"):
         self.root, self.token, self.port, self.prefix = root, secrets.token_hex(16), free_port(), prefix
         own = {f"JUPYTER{name}": str(home / name.lower()) for name in ("_CONFIG_DIR", "_RUNTIME_DIR", "_DATA_DIR")}
-        own |= {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"), "IPYTHONDIR": str(home / "ipython")}
+        own |= {
+            "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+            "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+            "IPYTHONDIR": str(home / "ipython"),
+        }
         command = [
-            sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={self.port}", f"--ServerApp.base_url={prefix}", "--ServerApp.ip=127.0.0.1",
-            f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={root}", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-            "--ServerApp.terminals_enabled=False", "--LabApp.expose_app_in_browser=True",
+            sys.executable,
+            "-m",
+            "jupyterlab",
+            "--no-browser",
+            "--allow-root",
+            f"--port={self.port}",
+            f"--ServerApp.base_url={prefix}",
+            "--ServerApp.ip=127.0.0.1",
+            f"--IdentityProvider.token={self.token}",
+            f"--ServerApp.root_dir={root}",
+            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--ServerApp.terminals_enabled=False",
+            "--LabApp.expose_app_in_browser=True",
         ]
         self.settings = settings = home / "settings" / "@jupyterlab"
         for name, values in SETTINGS.items():
             (settings / name).parent.mkdir(parents=True, exist_ok=True)
             (settings / name).with_suffix(".jupyterlab-settings").write_text(json.dumps(values))
         self.log = open(home / "server.log", "w")
-        self.process = subprocess.Popen(command, cwd=root, env={**os.environ, **own, "MPLBACKEND": ""}, stdout=self.log, stderr=self.log)
+        self.process = subprocess.Popen(
+            command, cwd=root, env={**os.environ, **own, "MPLBACKEND": ""}, stdout=self.log, stderr=self.log
+        )
         for _ in range(6000):
             try:
                 urllib.request.urlopen(f"{self.url}api?token={self.token}", timeout=60)
@@ -73,7 +99,9 @@ class Lab:
     def end_kernels(self) -> None:
         "End the kernels of the notebooks that were opened."
         for kernel in json.load(urllib.request.urlopen(f"{self.url}api/kernels?token={self.token}")):
-            urllib.request.urlopen(urllib.request.Request(f"{self.url}api/kernels/{kernel['id']}?token={self.token}", method="DELETE"))
+            urllib.request.urlopen(
+                urllib.request.Request(f"{self.url}api/kernels/{kernel['id']}?token={self.token}", method="DELETE")
+            )
 
     def use_theme(self, name: str) -> None:
         "Have pages that are loaded from now on look like this."
@@ -82,7 +110,10 @@ class Lab:
     def kernel(self) -> psutil.Process:
         "The process of the kernel that was started last."
         children = psutil.Process(self.process.pid).children(recursive=True)
-        return max((child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())), key=lambda child: child.create_time())
+        return max(
+            (child for child in children if "ipykernel_launcher" in " ".join(child.cmdline())),
+            key=lambda child: child.create_time(),
+        )
 
     @property
     def url(self) -> str:
@@ -121,7 +152,9 @@ class Lab:
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
             page.wait_for_timeout(500)
         while not all(re.fullmatch(r"\[\d+\]:", text) for text in prompts()):
-            failed = page.locator("[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')")
+            failed = page.locator(
+                "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
+            )
             assert failed.count() == 0, failed.first.inner_text()
             assert time.monotonic() < until, f"the notebook did not end within {timeout} s: {prompts()}"
             page.wait_for_timeout(200)
@@ -157,6 +190,16 @@ def go_through_cases(lab: Lab, page: Page, n: int, rest: int) -> tuple[list[floa
 
 def write_notebook(path: Path, *cells: str) -> None:
     "Write a notebook of the code `cells`."
-    made = [{"cell_type": "code", "id": f"cell{i}", "metadata": {}, "source": textwrap.dedent(cell).strip(), "outputs": [], "execution_count": None} for i, cell in enumerate(cells)]
+    made = [
+        {
+            "cell_type": "code",
+            "id": f"cell{i}",
+            "metadata": {},
+            "source": textwrap.dedent(cell).strip(),
+            "outputs": [],
+            "execution_count": None,
+        }
+        for i, cell in enumerate(cells)
+    ]
     kernel = {"display_name": "python3", "language": "python", "name": "python3"}
     path.write_text(json.dumps({"cells": made, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}))

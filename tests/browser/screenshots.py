@@ -1,4 +1,5 @@
 """Takes the README's pictures: each explore notebook on small runs, as a person meets it."""
+
 import os
 import shutil
 import tempfile
@@ -35,7 +36,9 @@ def take(lab: labs.Lab, page, notebook: str, selector: str) -> None:
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder, labs.browser() as browser:
         project = Path(folder, "project")
-        shutil.copytree(ROOT / "nbs" / "explore", project / "explore")  # JupyterLab keeps what is run; the chapters stay clean
+        shutil.copytree(
+            ROOT / "nbs" / "explore", project / "explore"
+        )  # JupyterLab keeps what is run; the chapters stay clean
         (project / "settings.ini").touch()
         lab = labs.Lab(project, Path(folder, "home"))
         try:

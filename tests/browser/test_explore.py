@@ -1,4 +1,5 @@
 """The explore notebooks on a fresh clone, as a person meets them: opened, run from top to bottom, their controls moved."""
+
 import json
 import re
 import subprocess
@@ -27,7 +28,11 @@ def examples(lab, table):
     folders = {}
     for kind in ("volumes", "patches"):
         begun = time.monotonic()
-        subprocess.run([sys.executable, "-c", f"from mil_workbench.workflows.explore import make_example; make_example({kind!r})"], cwd=lab.root / "clone", check=True)
+        subprocess.run(
+            [sys.executable, "-c", f"from mil_workbench.workflows.explore import make_example; make_example({kind!r})"],
+            cwd=lab.root / "clone",
+            check=True,
+        )
         table(f"small run on {kind}, trained on a fresh clone, s", seconds=time.monotonic() - begun)
     return folders
 
@@ -92,21 +97,37 @@ def test_attention_overlays(lab, page, examples):
     beside.select_option(label="epoch 1 (validation cases)")
     overlay.get_by_text("its weights at single epochs are not kept; choose a validation case").wait_for()
     assert overlay.locator(".mil-pane canvas").first.is_visible(), "the run's own weights stay"
-    truth, probability = run.classes[run.bag(case).label], run.predictions.set_index("case_id").loc[case, f"probability_{run.classes[1]}"]
-    overlay.get_by_text(f"test case; probability of {run.classes[1]} {probability:.2f}; truth {truth}", exact=True).wait_for()
+    truth, probability = (
+        run.classes[run.bag(case).label],
+        run.predictions.set_index("case_id").loc[case, f"probability_{run.classes[1]}"],
+    )
+    overlay.get_by_text(
+        f"test case; probability of {run.classes[1]} {probability:.2f}; truth {truth}", exact=True
+    ).wait_for()
     overlay.get_by_label("case", exact=True).select_option(run.cases("validation")[0])
     overlay.get_by_text("example/brain, epoch 1: selection weight", exact=True).wait_for()
     overlay.get_by_text(f"example/brain, epoch {run.kept + 1}, kept: selection weight", exact=True).wait_for()
-    assert overlay.locator(".mil-about").nth(1).inner_text().startswith("validation case; its probability at this epoch was not kept; truth ")
+    assert (
+        overlay.locator(".mil-about")
+        .nth(1)
+        .inner_text()
+        .startswith("validation case; its probability at this epoch was not kept; truth ")
+    )
 
     moles = opened(lab, "moles")
     case = moles.cases()[0]
     arrays = read_case_attention(moles.folder / "attention.h5", "test", case)
     slide = page.locator(".mil-viewer").nth(2)
     for stain, weight in zip(moles.bag(case).levels[1].groups, arrays["case"]):
-        assert re.search(rf"{re.escape(stain)}: {float(f'{weight:.2g}'):.2g}", slide.inner_text()), (stain, weight, slide.inner_text())
+        assert re.search(rf"{re.escape(stain)}: {float(f'{weight:.2g}'):.2g}", slide.inner_text()), (
+            stain,
+            weight,
+            slide.inner_text(),
+        )
     heading = slide.locator(".mil-heading").inner_text()
-    assert re.fullmatch(rf"{case}, truth \w+: probability of {moles.classes[1]} \d\.\d\d, test case of example/moles", heading), heading
+    assert re.fullmatch(
+        rf"{case}, truth \w+: probability of {moles.classes[1]} \d\.\d\d, test case of example/moles", heading
+    ), heading
 
     save(page)
     check_reopened(lab, page)
@@ -130,7 +151,9 @@ def check_reopened(lab, page):
     lab.open(page, "clone/lab/explore/attention_overlays.ipynb")
     pictures = page.locator(".jp-OutputArea img")
     pictures.nth(2).wait_for()
-    assert all(picture.is_visible() and picture.evaluate("image => image.naturalWidth") > 500 for picture in pictures.all())
+    assert all(
+        picture.is_visible() and picture.evaluate("image => image.naturalWidth") > 500 for picture in pictures.all()
+    )
     assert page.get_by_text("This needs a running kernel: choose Run → Run All Cells in the menu.").first.is_visible()
     assert page.get_by_text("model not found").filter(visible=True).count() == 0
     page.screenshot(path=lab.root / "reopened.png")
@@ -182,9 +205,19 @@ def test_behind_a_path_prefix_and_without_any_network_but_the_server(lab, chromi
 
 @pytest.mark.parametrize("notebook", ["attention_overlays", "selector_temperature", "run_browser", "gradient_flow"])
 def test_without_a_browser_there_are_figures(lab, examples, tmp_path, notebook):
-    command = [sys.executable, "-m", "papermill", ROOT / "nbs" / "explore" / f"{notebook}.ipynb", tmp_path / "out.ipynb", "--cwd", lab.root / "clone"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        ROOT / "nbs" / "explore" / f"{notebook}.ipynb",
+        tmp_path / "out.ipynb",
+        "--cwd",
+        lab.root / "clone",
+    ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
-    outputs = [out for cell in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for out in cell.get("outputs", [])]
+    outputs = [
+        out for cell in json.loads((tmp_path / "out.ipynb").read_text())["cells"] for out in cell.get("outputs", [])
+    ]
     expected = {"attention_overlays": 3}.get(notebook, 1)
     assert sum("image/png" in out.get("data", {}) for out in outputs) >= expected

@@ -1,4 +1,5 @@
 """The overlay in JupyterLab, driven by mouse and keyboard and compared with what numpy and matplotlib say."""
+
 import re
 
 import matplotlib
@@ -103,7 +104,9 @@ def point_at(page: Page, row: int, column: int, pane: int = 0) -> None:
 
 def colour_at(page: Page, row: float, column: float, pane: int = 0) -> np.ndarray:
     "What the canvas shows in the middle of a pixel."
-    read = "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x * canvas.width, y * canvas.height, 1, 1).data]"
+    read = (
+        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x * canvas.width, y * canvas.height, 1, 1).data]"
+    )
     return np.array(picture(page, pane).evaluate(read, [(column + 0.5) / SIDE, (row + 0.5) / SIDE])[:3])
 
 
@@ -130,7 +133,9 @@ def test_colours_and_words_are_those_of_numpy_and_matplotlib(lab: Lab, page: Pag
     slide(page, "image", 4)
     for row, column in ((0, 0), (47, 47), (13, 29)):
         point_at(page, row, column)
-        said = re.search(r"row (\d+), column (\d+): flair grey value (\d+), weight ([\d.e-]+), not in the lesion", words(page))
+        said = re.search(
+            r"row (\d+), column (\d+): flair grey value (\d+), weight ([\d.e-]+), not in the lesion", words(page)
+        )
         assert [int(number) for number in said.groups()[:3]] == [row + 1, column + 1, grey[4, row, column]]
         assert float(said[4]) == pytest.approx(float(weights[4, row, column]), rel=1e-3)
     page.mouse.move(0, 0)  # so that no pixel is marked
@@ -144,7 +149,12 @@ def test_colours_and_words_are_those_of_numpy_and_matplotlib(lab: Lab, page: Pag
             for row, column in np.random.default_rng(1).integers(0, SIDE, (12, 2)):
                 weight = float(weights[4, row, column])
                 shown = opacity if weight / full >= threshold else 0
-                assert np.abs(colour_at(page, row, column) - blended(grey[4, row, column], weight, full, colours, shown)).max() <= 1
+                assert (
+                    np.abs(
+                        colour_at(page, row, column) - blended(grey[4, row, column], weight, full, colours, shown)
+                    ).max()
+                    <= 1
+                )
 
 
 def test_lesion_is_outlined_and_named(lab: Lab, page: Page, given: dict) -> None:
@@ -167,14 +177,27 @@ def test_lesion_is_outlined_and_named(lab: Lab, page: Page, given: dict) -> None
 def test_keys_wheel_and_strip_go_through_the_images(lab: Lab, page: Page, given: dict) -> None:
     open_viewer(lab, page, given, "one")
     critical = int(given["by_pixel"].max((1, 2)).argmax())
-    expect(page.locator(".mil-readout")).to_contain_text(f"image {critical + 1} of 20")  # a case opens where the model looked
+    expect(page.locator(".mil-readout")).to_contain_text(
+        f"image {critical + 1} of 20"
+    )  # a case opens where the model looked
     cells = page.locator(".jp-Notebook .jp-Cell").count()
     picture(page).click()
-    for key, to in (("Home", 0), ("ArrowDown", 1), ("ArrowRight", 2), ("ArrowUp", 1), ("PageDown", 11), ("End", 19), ("ArrowDown", 19), ("c", critical)):
+    for key, to in (
+        ("Home", 0),
+        ("ArrowDown", 1),
+        ("ArrowRight", 2),
+        ("ArrowUp", 1),
+        ("PageDown", 11),
+        ("End", 19),
+        ("ArrowDown", 19),
+        ("c", critical),
+    ):
         page.keyboard.press(key)
         assert shown_image(page) == to, key
     page.keyboard.press("v")  # pastes a cell that was copied with c, where JupyterLab hears it
-    assert page.locator(".jp-Notebook .jp-Cell").count() == cells and picture(page).evaluate("canvas => canvas === document.activeElement")
+    assert page.locator(".jp-Notebook .jp-Cell").count() == cells and picture(page).evaluate(
+        "canvas => canvas === document.activeElement"
+    )
     page.keyboard.press("Home")
     page.mouse.wheel(0, 100)
     page.mouse.wheel(0, 100)
@@ -187,7 +210,10 @@ def test_keys_wheel_and_strip_go_through_the_images(lab: Lab, page: Page, given:
     picture(page).focus()
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Shift+ArrowLeft")
-    assert f"row {SIDE // 2 + 1}, column {SIDE // 2}: t1 grey value {given['images'][critical, 0, SIDE // 2, SIDE // 2 - 1]}," in words(page)
+    assert (
+        f"row {SIDE // 2 + 1}, column {SIDE // 2}: t1 grey value {given['images'][critical, 0, SIDE // 2, SIDE // 2 - 1]},"
+        in words(page)
+    )
 
 
 def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> None:
@@ -198,10 +224,17 @@ def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> No
     for image, turn in ((0, None), (1, 100), (2, 100), (1, -100)):
         page.mouse.wheel(0, turn) if turn else slide(page, "image", image)
         expect(page.locator(".mil-readout")).to_contain_text(f"image {image + 1} of 20")
-        said = re.search(r"row 7, column 6: t1 grey value (\d+), weight ([\d.e-]+) \(run A\), ([\d.e-]+) \(run B\)", words(page))
+        said = re.search(
+            r"row 7, column 6: t1 grey value (\d+), weight ([\d.e-]+) \(run A\), ([\d.e-]+) \(run B\)", words(page)
+        )
         assert int(said[1]) == given["images"][image, 0, 6, 5]
-        assert [float(said[2]), float(said[3])] == pytest.approx([given["by_image"][image], given["by_pixel"][image, 6, 5]], rel=1e-3)
-        for pane, weight, full in ((0, given["by_image"][image], given["by_image"].max()), (1, given["by_pixel"][image, 30, 31], given["by_pixel"].max())):
+        assert [float(said[2]), float(said[3])] == pytest.approx(
+            [given["by_image"][image], given["by_pixel"][image, 6, 5]], rel=1e-3
+        )
+        for pane, weight, full in (
+            (0, given["by_image"][image], given["by_image"].max()),
+            (1, given["by_pixel"][image, 30, 31], given["by_pixel"].max()),
+        ):
             expected = blended(given["images"][image, 0, 30, 31], float(weight), float(full), "viridis", 0.5)
             assert np.abs(colour_at(page, 30, 31, pane) - expected).max() <= 1
     page.get_by_role("button", name="critical instance").nth(1).click()
@@ -212,14 +245,18 @@ def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> No
     assert shown_image(page) == int(given["by_image"].argmax())
 
 
-def test_a_pane_says_that_its_run_was_trained_on_the_case_and_any_text_is_text(lab: Lab, page: Page, given: dict) -> None:
+def test_a_pane_says_that_its_run_was_trained_on_the_case_and_any_text_is_text(
+    lab: Lab, page: Page, given: dict
+) -> None:
     odd = '<b>$x_1$</b> {שלום} "😀"'
     open_viewer(lab, page, given, odd)
     expect(page.locator(".mil-heading")).to_have_text(odd)
     facts = page.locator(".mil-about")
     expect(facts).to_have_text(["", f"TRAINING CASE; truth {odd}"])
     expect(page.locator(".mil-pane-head b").nth(1)).to_have_text(f"run {odd}")
-    colours = [fact.evaluate("fact => getComputedStyle(fact).color.match(/[0-9]+/g).map(Number)") for fact in facts.all()]
+    colours = [
+        fact.evaluate("fact => getComputedStyle(fact).color.match(/[0-9]+/g).map(Number)") for fact in facts.all()
+    ]
     red, green, blue = colours[1][:3]
     assert red > green + 80 and red > blue + 80 and colours[0] != colours[1]
     choose(page, "case", "alone")
@@ -232,7 +269,10 @@ def test_a_pane_says_that_its_run_was_trained_on_the_case_and_any_text_is_text(l
 
 def test_what_cannot_be_shown_is_a_sentence(lab: Lab, page: Page, given: dict) -> None:
     open_viewer(lab, page, given, "diverged")
-    for case, sentence in (("diverged", "case diverged: attention 'run C' is not a number at image 1 of 20"), ("features only", "case features only has no images; choose a cohort with images")):
+    for case, sentence in (
+        ("diverged", "case diverged: attention 'run C' is not a number at image 1 of 20"),
+        ("features only", "case features only has no images; choose a cohort with images"),
+    ):
         choose(page, "case", case)
         expect(page.locator(".mil-message")).to_contain_text(sentence)
         expect(page.locator(".mil-body")).to_be_hidden()
@@ -263,6 +303,7 @@ SCROLL = """async () => {
     return took;
 }"""
 
+
 def measure(lab: Lab, page: Page) -> dict[str, float]:
     "Scrolling and opening cases of 155 slices of 240 × 240, in milliseconds, and what the kernel grows by in 100 cases, in MB."
     write_notebook(lab.root / "large.ipynb", LARGE, "viewer")
@@ -272,7 +313,11 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
     opening, grown = go_through_cases(lab, page, 100, rest=20)
     took = page.evaluate(SCROLL)
     kinds = {"scroll": took["scroll"][10:], "empty canvas": took["empty"][10:], "next case": opening}
-    return {f"{kind}, {name}": round(float(np.percentile(times, q)), 2) for kind, times in kinds.items() for name, q in (("median", 50), ("p95", 95))} | {"grown by": round(grown, 1)}
+    return {
+        f"{kind}, {name}": round(float(np.percentile(times, q)), 2)
+        for kind, times in kinds.items()
+        for name, q in (("median", 50), ("p95", 95))
+    } | {"grown by": round(grown, 1)}
 
 
 @pytest.mark.slow  # opening a case is close to its bound on two cores

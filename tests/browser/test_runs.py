@@ -1,4 +1,5 @@
 """The table of runs in JupyterLab: sorted, filtered, chosen and opened by mouse and keyboard, and compared with pandas."""
+
 import json
 import os
 from datetime import datetime
@@ -18,14 +19,31 @@ ROWS = ".mil-runs-scroll tbody tr:visible"
 def write_run(folder: Path, written: float, test: float | None, reason: str = "", **parameters) -> pd.DataFrame:
     "A run as training leaves it, or broken off; its history comes back."
     folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(yaml.safe_dump({"cohort": "musk1", "model": "abmil", "fold": 0, "seed": 0, "max_instances": None, **parameters}))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump({"cohort": "musk1", "model": "abmil", "fold": 0, "seed": 0, "max_instances": None, **parameters})
+    )
     epochs = np.arange(12)
-    history = pd.DataFrame({"epoch": epochs, "train_loss": 0.7 / (1 + epochs), "validation_cross_entropy": 0.5 + np.cos(epochs + written) / 7, "seconds": 2.0})
+    history = pd.DataFrame(
+        {
+            "epoch": epochs,
+            "train_loss": 0.7 / (1 + epochs),
+            "validation_cross_entropy": 0.5 + np.cos(epochs + written) / 7,
+            "seconds": 2.0,
+        }
+    )
     history.to_csv(folder / "history.csv", index=False)
-    attempt = {"attempt": 1, "state": "failed" if reason else "finished", "reason": reason, "host": "node", "process": 1}
+    attempt = {
+        "attempt": 1,
+        "state": "failed" if reason else "finished",
+        "reason": reason,
+        "host": "node",
+        "process": 1,
+    }
     (folder / "attempt.json").write_text(json.dumps(attempt))
     if test is not None:
-        (folder / "metrics.json").write_text(json.dumps({"protocol": "train_validation_test", "test": {"auroc": test}, "validation": {"auroc": 0.75}}))
+        (folder / "metrics.json").write_text(
+            json.dumps({"protocol": "train_validation_test", "test": {"auroc": test}, "validation": {"auroc": 0.75}})
+        )
     for path in folder.iterdir():
         os.utime(path, (written, written))
     return history
@@ -38,7 +56,9 @@ def runs(lab, tmp_path):
     histories = {
         "lr/fold2": write_run(folder / "lr" / "fold2", 1.7e9, 0.912345, fold=2, lr=0.001),
         "lr/fold10": write_run(folder / "lr" / "fold10", 1.7e9 + 600, 0.85, fold=10, lr=0.0001),
-        "big/first": write_run(folder / "big" / "first", 1.7e9 + 300, None, "CUDA out of memory", model="dual_stream", max_instances=500),
+        "big/first": write_run(
+            folder / "big" / "first", 1.7e9 + 300, None, "CUDA out of memory", model="dual_stream", max_instances=500
+        ),
     }
     (folder / "torn" / "submitted" / "1").mkdir(parents=True)
     (folder / "torn" / "submitted" / "1" / "tasks.jsonl").write_text("torn")
@@ -68,7 +88,9 @@ def test_the_table_sorts_and_filters_as_pandas_does(lab, page, runs):
     assert column(page, "test.auroc") == ["0.850", "", "0.912", ""]
     assert column(page, "lr") == ["0.0001", "", "0.001", ""] and column(page, "max_instances") == ["", "500", "", ""]
     assert column(page, "reason")[1] == "CUDA out of memory" and "line 1 is not a task" in column(page, "reason")[3]
-    assert column(page, "written")[:3] == [datetime.fromtimestamp(1.7e9 + after).strftime("%Y-%m-%d %H:%M") for after in (600, 300, 0)]
+    assert column(page, "written")[:3] == [
+        datetime.fromtimestamp(1.7e9 + after).strftime("%Y-%m-%d %H:%M") for after in (600, 300, 0)
+    ]
     expect(header(page, "last written")).to_have_attribute("aria-sort", "descending")
 
     header(page, "run").get_by_role("button").click()
@@ -94,7 +116,9 @@ def test_the_table_sorts_and_filters_as_pandas_does(lab, page, runs):
     page.get_by_label("state", exact=True).select_option("")
     page.get_by_label("study", exact=True).select_option("lr")
     assert column(page, "run") == ["fold10", "fold2"]
-    assert header(page, "max_instances").count() == 0 and header(page, "lr").count() == 1, "only what differs within the study"
+    assert header(page, "max_instances").count() == 0 and header(page, "lr").count() == 1, (
+        "only what differs within the study"
+    )
 
 
 def test_curves_are_drawn_of_the_chosen_runs(lab, page, runs):
@@ -109,7 +133,9 @@ def test_curves_are_drawn_of_the_chosen_runs(lab, page, runs):
     expect(page.locator(".mil-runs-legend [role=listitem]")).to_have_count(2)
     for quantity, label in (("validation_cross_entropy", "validation cross entropy"), ("train_loss", "train loss")):
         page.get_by_label("quantity").select_option(quantity)
-        said = lambda epoch: "; ".join(f"{key} {float(f'{histories[key][quantity][epoch]:.4g}'):g}" for key in ("lr/fold2", "big/first"))
+        said = lambda epoch: "; ".join(
+            f"{key} {float(f'{histories[key][quantity][epoch]:.4g}'):g}" for key in ("lr/fold2", "big/first")
+        )
         canvas.focus()
         page.keyboard.press("Home")
         expect(readout).to_have_text(f"{label}, epoch 1: {said(0)}")
@@ -118,13 +144,18 @@ def test_curves_are_drawn_of_the_chosen_runs(lab, page, runs):
         page.keyboard.press("End")
         expect(readout).to_have_text(f"{label}, epoch 12: {said(11)}")
 
-    low, high = (float(extreme([histories[key].train_loss for key in ("lr/fold2", "big/first")])) for extreme in (np.min, np.max))
+    low, high = (
+        float(extreme([histories[key].train_loss for key in ("lr/fold2", "big/first")])) for extreme in (np.min, np.max)
+    )
     room = 0.06 * (high - low)
     x = 62 + 4 / 11 * (canvas.bounding_box()["width"] - 62 - 12)
     y = 280 - 38 - (histories["big/first"].train_loss[4] - low + room) / (high - low + 2 * room) * (280 - 38 - 10)
     canvas.hover(position={"x": x, "y": y})
     expect(readout).to_contain_text("epoch 5:")
-    colour = canvas.evaluate("(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data]", [x, y])
+    colour = canvas.evaluate(
+        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data]",
+        [x, y],
+    )
     assert colour[:3] == [0xD5, 0x5E, 0x00], "the second run's dot lies where its value is, on top of the first's"
 
     page.get_by_label("take away the curve of lr/fold2").click()
@@ -177,7 +208,10 @@ def test_text_on_the_axes_is_light_in_the_dark(lab, page, runs):
 
 
 def test_an_empty_folder_says_what_to_do(lab, page, tmp_path):
-    write_notebook(lab.root / "no_runs.ipynb", f"from pathlib import Path\nfrom mil_workbench.viewers.runs import RunBrowser\nRunBrowser(Path({str(tmp_path)!r}))")
+    write_notebook(
+        lab.root / "no_runs.ipynb",
+        f"from pathlib import Path\nfrom mil_workbench.viewers.runs import RunBrowser\nRunBrowser(Path({str(tmp_path)!r}))",
+    )
     lab.open(page, "no_runs.ipynb")
     lab.run_all(page)
     expect(page.locator(".mil-message[role=status]")).to_contain_text("`make train` makes two small ones")
@@ -237,5 +271,8 @@ def measure_runs(lab, page) -> dict[str, tuple[float, float]]:  # what: median a
 @pytest.mark.alone
 def test_five_thousand_runs_stay_fluid(lab, page, table):
     measured = measure_runs(lab, page)
-    table("table of 5,000 runs, ms", **{f"{name}, {of}": value for name, pair in measured.items() for of, value in zip(("median", "p95"), pair)})
+    table(
+        "table of 5,000 runs, ms",
+        **{f"{name}, {of}": value for name, pair in measured.items() for of, value in zip(("median", "p95"), pair)},
+    )
     assert measured["sort"][0] <= 16 and measured["filter"][0] <= 16

@@ -1,4 +1,5 @@
 "The selector viewer as a person uses it: what the page shows against numbers from scipy."
+
 import re
 
 import numpy as np
@@ -81,7 +82,9 @@ def readout(viewer):
 def figures(viewer):
     "The three numbers above the bars, and the instance of the largest weight."
     texts = viewer.locator(".mil-selector-figures").inner_text()
-    largest, instance, effective, spread = re.search(r"largest weight\s+(\S+)\s+instance (\d+).*effective number\s+(\S+)\s+of 64.*log N\s+(\S+)", texts, re.DOTALL).groups()
+    largest, instance, effective, spread = re.search(
+        r"largest weight\s+(\S+)\s+instance (\d+).*effective number\s+(\S+)\s+of 64.*log N\s+(\S+)", texts, re.DOTALL
+    ).groups()
     return float(largest), int(instance), float(effective), float(spread)
 
 
@@ -96,7 +99,10 @@ def check_page(viewer, weights, instances=(0, 11, 12, 50, 63)):
     for row in instances:
         across = box["width"] - 52 - 8
         viewer.page.mouse.move(box["x"] + 52 + (row + 0.5) * across / len(weights), box["y"] + 60)
-        said = re.search(r"instance (\d+) of 64: score (\S+), weight (\S+), (.*)", viewer.locator(".mil-readout", has_text="instance").last.inner_text())
+        said = re.search(
+            r"instance (\d+) of 64: score (\S+), weight (\S+), (.*)",
+            viewer.locator(".mil-readout", has_text="instance").last.inner_text(),
+        )
         assert int(said[1]) == row + 1 and said[4] == ("shows the finding" if FINDING[row] else "no finding")
         np.testing.assert_allclose(float(said[3]), weights[row], rtol=6e-3, atol=1e-12)
 
@@ -132,7 +138,12 @@ def test_temperature_dragged_and_typed_and_the_curve_that_follows(viewer):
         assert control(viewer, "temperature, as a number").input_value() == taken
 
     def probability():
-        return float(re.search(r"probability of \$p_1\$ <b> (\S+),", viewer.locator(".mil-selector-temperatures .mil-readout").inner_text())[1])
+        return float(
+            re.search(
+                r"probability of \$p_1\$ <b> (\S+),",
+                viewer.locator(".mil-selector-temperatures .mil-readout").inner_text(),
+            )[1]
+        )
 
     for temperature in (0.01, 0.3, 3, 100):
         type_into(viewer, "temperature, as a number", str(temperature))
@@ -177,9 +188,19 @@ def test_epochs_with_their_thumbnails_and_their_own_temperature(viewer):
 
 def test_arrow_keys_read_instances_and_a_case_that_cannot_be_shown_is_a_sentence(viewer):
     bars(viewer).focus()
-    for key, row in (("ArrowRight", 11), ("ArrowRight", 12), ("ArrowLeft", 11), ("End", 63), ("ArrowRight", 63), ("Home", 0), ("Enter", 11)):
+    for key, row in (
+        ("ArrowRight", 11),
+        ("ArrowRight", 12),
+        ("ArrowLeft", 11),
+        ("End", 63),
+        ("ArrowRight", 63),
+        ("Home", 0),
+        ("Enter", 11),
+    ):
         bars(viewer).press(key)
-        assert readout(viewer).startswith(f"instance {row + 1} of 64: score {float(f'{LOGITS[KEPT, row]:.3g}'):g}, weight "), key
+        assert readout(viewer).startswith(
+            f"instance {row + 1} of 64: score {float(f'{LOGITS[KEPT, row]:.3g}'):g}, weight "
+        ), key
     bars(viewer).press("ArrowDown")  # JupyterLab would go to the next cell
     assert bars(viewer).evaluate("bars => bars === document.activeElement")
 

@@ -1,4 +1,5 @@
 """The slide viewer in JupyterLab, driven by mouse and keyboard and compared with numbers that are computed here."""
+
 import io
 import re
 from pathlib import Path
@@ -37,7 +38,13 @@ def write_case(folder: Path, sections: list, seed: int, side: int = SIDE) -> dic
     weights = rng.dirichlet(np.full(sum(n for *_, n in sections), 0.7))
     labels = (weights > np.quantile(weights, 0.9)).astype(np.float32)
     np.savez(folder / "case.npz", weights=weights, labels=labels, coords=np.concatenate(coords))
-    return {"sections": sections, "images": images, "weights": weights, "labels": labels, "coords": np.concatenate(coords)}
+    return {
+        "sections": sections,
+        "images": images,
+        "weights": weights,
+        "labels": labels,
+        "coords": np.concatenate(coords),
+    }
 
 
 READ = """
@@ -113,7 +120,9 @@ def on_screen(page, size: tuple[int, int], place: tuple[float, float]) -> tuple[
     "Where a place of a picture of `size` lies in the box of the section, when all of it is shown."
     box = page.locator(".mil-slide").evaluate("slide => [slide.clientWidth, slide.clientHeight]")
     scale = min(box[0] / size[0], box[1] / size[1])
-    return tuple(float((length - scale * side) / 2 + scale * at + 1) for length, side, at in zip(box, size, place))  # 1: the border
+    return tuple(
+        float((length - scale * side) / 2 + scale * at + 1) for length, side, at in zip(box, size, place)
+    )  # 1: the border
 
 
 def opened_patch(page, number: int, n: int) -> dict:
@@ -124,12 +133,17 @@ def opened_patch(page, number: int, n: int) -> dict:
 
 
 def set_slider(page, name: str, value: float) -> None:
-    page.get_by_label(name, exact=True).evaluate("(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); input.dispatchEvent(new Event('change')); }", value)
+    page.get_by_label(name, exact=True).evaluate(
+        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); input.dispatchEvent(new Event('change')); }",
+        value,
+    )
 
 
 @pytest.fixture(scope="module")
 def case(lab) -> dict:
-    return write_case(lab.root / "soft", SECTIONS, 0) | {"start": f"places = {{'soft': ({str(lab.root / 'soft')!r}, {SECTIONS!r})}}"}
+    return write_case(lab.root / "soft", SECTIONS, 0) | {
+        "start": f"places = {{'soft': ({str(lab.root / 'soft')!r}, {SECTIONS!r})}}"
+    }
 
 
 def bounds(i: int) -> slice:
@@ -150,18 +164,25 @@ def test_bars_are_sums_and_lead_down(lab, page, case):
     open_viewer(lab, page, "bars", READ + case["start"], SHOW)
     assert page.locator(".mil-heading").inner_text().startswith("case ")
     weights = [case["weights"][bounds(i)].sum() for i in range(3)]
-    said = lambda: {name: float(number) for name, number in (text.split(": ") for text in page.locator(".mil-bar").all_inner_texts())}
+    said = lambda: {
+        name: float(number)
+        for name, number in (text.split(": ") for text in page.locator(".mil-bar").all_inner_texts())
+    }
     page.locator(".mil-bar", has_text="melan").click()
     chosen(page, "melan")
     shown = said()
-    assert shown["h&e"] == pytest.approx(weights[0], rel=0.05) and shown["melan"] == pytest.approx(weights[1] + weights[2], rel=0.05)
+    assert shown["h&e"] == pytest.approx(weights[0], rel=0.05) and shown["melan"] == pytest.approx(
+        weights[1] + weights[2], rel=0.05
+    )
     assert shown["match_2"] == pytest.approx(weights[2] / (weights[1] + weights[2]), rel=0.05)
     page.locator(".mil-bar", has_text="match_1").click()
     chosen(page, "match_1")
     assert page.locator(".mil-crumbs").inner_text().split(" › ") == ["case soft", "melan", "match_1"]
     page.locator(".mil-crumbs button", has_text="melan").click()
     page.locator(".mil-slide[data-empty^=Choose]").wait_for()
-    assert page.locator(".mil-bar[aria-pressed=true]").all_inner_texts() == [page.locator(".mil-bar", has_text="melan").inner_text()]
+    assert page.locator(".mil-bar[aria-pressed=true]").all_inner_texts() == [
+        page.locator(".mil-bar", has_text="melan").inner_text()
+    ]
     page.locator(".mil-bar", has_text="h&e").click()
     chosen(page, "h&e")
     assert page.locator(".mil-slide").get_attribute("data-empty") == ""
@@ -174,7 +195,13 @@ def test_pixels_and_colours(lab, page, case):
     weights, images, coords = case["weights"][bounds(i)], case["images"][i], case["coords"][bounds(i)]
     size = tuple((coords.max(0) + SIDE).astype(int).tolist())
     middles = [on_screen(page, size, place) for place in coords + SIDE / 2]
-    seen = lambda: np.array([shown[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].mean((0, 1)) for shown in [look(page)] for x, y in middles])
+    seen = lambda: np.array(
+        [
+            shown[round(y) - 1 : round(y) + 2, round(x) - 1 : round(x) + 2].mean((0, 1))
+            for shown in [look(page)]
+            for x, y in middles
+        ]
+    )
     page.get_by_label("outline findings").uncheck()
     set_slider(page, "opacity", 0)
     tissue = images[:, :, SIDE // 2, SIDE // 2].astype(float)
@@ -207,10 +234,16 @@ def test_the_patch_that_opens(lab, page, case):
         assert float(facts["weight in its section"]) == pytest.approx(weights[number] / weights.sum(), rel=1e-3)
         assert float(facts["weight in the case"]) == pytest.approx(weights[number], rel=1e-3)
         assert facts["finding"].startswith("shown" if labels[number] else "not shown")
-        shown = np.asarray(Image.open(io.BytesIO(page.locator(".mil-patch img").screenshot())).convert("RGB")).astype(float)
-        np.testing.assert_allclose(shown[shown.shape[0] // 2, shown.shape[1] // 2], case["images"][i][number][:, SIDE // 2, SIDE // 2], atol=3)
+        shown = np.asarray(Image.open(io.BytesIO(page.locator(".mil-patch img").screenshot())).convert("RGB")).astype(
+            float
+        )
+        np.testing.assert_allclose(
+            shown[shown.shape[0] // 2, shown.shape[1] // 2], case["images"][i][number][:, SIDE // 2, SIDE // 2], atol=3
+        )
     texts = page.locator(".mil-montage button").all_inner_texts()
-    np.testing.assert_allclose([float(text) for text in texts[:8]], np.sort(weights)[::-1][:8] / weights.sum(), rtol=0.06)
+    np.testing.assert_allclose(
+        [float(text) for text in texts[:8]], np.sort(weights)[::-1][:8] / weights.sum(), rtol=0.06
+    )
     np.testing.assert_allclose([float(text) for text in texts[8:]], np.sort(weights)[7::-1] / weights.sum(), rtol=0.06)
 
 
@@ -236,7 +269,9 @@ def test_by_keyboard(lab, page, case):
     page.locator(".mil-montage button").first.focus()
     page.keyboard.press("Enter")
     opened_patch(page, int(np.argmax(weights)), 20)
-    assert page.locator(".jp-Notebook.jp-mod-commandMode").count() == 1 and page.locator(".jp-Cell").count() == 2  # no key went to the notebook
+    assert (
+        page.locator(".jp-Notebook.jp-mod-commandMode").count() == 1 and page.locator(".jp-Cell").count() == 2
+    )  # no key went to the notebook
 
 
 SLIDES = """
@@ -271,7 +306,9 @@ def test_slide_file_and_its_absence(lab, page):
     page.get_by_label("next case").click()
     sentence = page.locator(".mil-message")
     sentence.wait_for()
-    assert re.search(r"2_melan_match_1\.tif: the slide of section 2/melan/match_1 is gone; put it back", sentence.inner_text())
+    assert re.search(
+        r"2_melan_match_1\.tif: the slide of section 2/melan/match_1 is gone; put it back", sentence.inner_text()
+    )
     assert not page.locator(".mil-slide").is_visible()
     page.get_by_label("previous case").click()
     settle(page)
@@ -279,7 +316,11 @@ def test_slide_file_and_its_absence(lab, page):
 
 
 def percentiles(times: list[float]) -> dict[str, float]:
-    return {"median": round(float(np.median(times)), 1), "p95": round(float(np.percentile(times, 95)), 1), "largest": round(max(times), 1)}
+    return {
+        "median": round(float(np.median(times)), 1),
+        "p95": round(float(np.percentile(times, 95)), 1),
+        "largest": round(max(times), 1),
+    }
 
 
 def measure(lab, page) -> dict:
@@ -292,25 +333,36 @@ def measure(lab, page) -> dict:
     store.write("1", {"path": "few"}, base[:20], coords=grid_coords(20, 5, side))
     weights = rng.dirichlet(np.full(n + 20, 0.3)) * np.repeat([0.5, 1], [n, 20])
     weights[n:] += 1 / 20  # so that the small one is what opens
-    np.savez(many / "case.npz", weights=weights / weights.sum(), labels=(rng.random(n + 20) > 0.9).astype(np.float32), coords=np.concatenate([grid_coords(n, 224, side), grid_coords(20, 5, side)]))
+    np.savez(
+        many / "case.npz",
+        weights=weights / weights.sum(),
+        labels=(rng.random(n + 20) > 0.9).astype(np.float32),
+        coords=np.concatenate([grid_coords(n, 224, side), grid_coords(20, 5, side)]),
+    )
     cases = {"many": (str(many), [("h&e", "large", n), ("melan", "small", 20)])}
     for i in range(4):
         write_case(few / str(i), [("h&e", "match_1", 36), ("melan", "match_1", 36), ("melan", "match_2", 36)], i, 96)
-        cases[f"few {i}"] = (str(few / str(i)), [("h&e", "match_1", 36), ("melan", "match_1", 36), ("melan", "match_2", 36)])
+        cases[f"few {i}"] = (
+            str(few / str(i)),
+            [("h&e", "match_1", 36), ("melan", "match_1", 36), ("melan", "match_2", 36)],
+        )
     page.add_init_script(TIMES)
     open_viewer(lab, page, "many", READ + f"places = {cases!r}", SHOW)
     page.set_viewport_size({"width": 1280, "height": 1000})
     page.locator(".mil-slide").scroll_into_view_if_needed()
     settle(page)
     result = {}
-    result["opens"], result["complete"] = page.evaluate("""async () => {
+    result["opens"], result["complete"] = page.evaluate(
+        """async () => {
       const slide = document.querySelector('.mil-slide'), start = performance.now(), seen = window.tileTimes.length;
       [...document.querySelectorAll('.mil-bar')].find((bar) => bar.textContent.startsWith('h&e')).click();
       await new Promise((done) => { const look = () => (slide.ariaBusy === 'true' && window.tileTimes.length > seen ? done() : setTimeout(look, 5)); look(); });
       const first = performance.now() - start;
       %s
       return [first, performance.now() - start];
-    }""" % WAIT_IDLE)
+    }"""
+        % WAIT_IDLE
+    )
     settle(page)
     result["opening tiles"] = percentiles(page.evaluate("window.tileTimes.splice(0)"))
     box = page.locator(".mil-slide").bounding_box()
@@ -332,7 +384,9 @@ def measure(lab, page) -> dict:
     page.get_by_role("button", name="show the whole section").click()
     settle(page)
     for name in ("opacity", "hide below"):
-        result[f"heat, {name}"] = percentiles(page.evaluate("""(name) => {
+        result[f"heat, {name}"] = percentiles(
+            page.evaluate(
+                """(name) => {
           const input = document.querySelector(`[aria-label="${name}"]`), context = document.querySelector('.mil-heat').getContext('2d'), times = [];
           for (let i = 0; i < 60; i++) {
             const start = performance.now();
@@ -342,8 +396,12 @@ def measure(lab, page) -> dict:
             times.push(performance.now() - start);
           }
           return times;
-        }""", name))
-    result["empty canvas"] = percentiles(page.evaluate("""() => {
+        }""",
+                name,
+            )
+        )
+    result["empty canvas"] = percentiles(
+        page.evaluate("""() => {
       const heat = document.querySelector('.mil-heat'), canvas = Object.assign(document.createElement('canvas'), { width: heat.width, height: heat.height }), context = canvas.getContext('2d'), times = [];
       document.body.append(canvas);
       for (let i = 0; i < 60; i++) {
@@ -354,15 +412,19 @@ def measure(lab, page) -> dict:
       }
       canvas.remove();
       return times;
-    }"""))
+    }""")
+    )
     set_slider(page, "hide below", 0)
-    next_case = """async () => {
+    next_case = (
+        """async () => {
       const slide = document.querySelector('.mil-slide'), start = performance.now(), seen = window.tileTimes.length;
       document.querySelector('[aria-label="next case"]').click();
       await new Promise((done) => { const look = () => (slide.ariaBusy === 'true' && window.tileTimes.length > seen ? done() : setTimeout(look, 2)); look(); });
       %s
       return performance.now() - start;
-    }""" % WAIT_IDLE
+    }"""
+        % WAIT_IDLE
+    )
     turn = lambda: (page.evaluate(next_case), page.get_by_label("case", exact=True).input_value())
     times, kernel = [], lab.kernel()
     for i in range(8):
@@ -379,7 +441,11 @@ def measure(lab, page) -> dict:
 @pytest.mark.alone
 def test_fifty_thousand_patches(lab, page, table):
     result = measure(lab, page)
-    flat = {f"{name}, {of}": value for name, values in result.items() for of, value in (values.items() if isinstance(values, dict) else [("", values)])}
+    flat = {
+        f"{name}, {of}": value
+        for name, values in result.items()
+        for of, value in (values.items() if isinstance(values, dict) else [("", values)])
+    }
     table("slide viewer, 50,000 patches, ms", **{name.removesuffix(", "): value for name, value in flat.items()})
     assert result["complete"] < 2000
     assert result["panning tiles"]["p95"] < 100

@@ -1,4 +1,5 @@
 """The volume viewer in JupyterLab: what NiiVue paints, compared voxel by voxel with numpy's arrays and matplotlib's colours."""
+
 import io
 import re
 
@@ -150,12 +151,17 @@ def test_each_voxel_has_the_colour_of_its_weight(lab: Lab, page: Page, given: di
             kinds.add((threshold, bool(is_painted)))
             if is_painted:
                 expected = 255 * np.array(matplotlib.colormaps[colours](share)[:3])
-                assert np.abs(picked[row, column] - expected).max() < 16, (share, colours)  # NiiVue's maps are matplotlib's at four to six points
+                assert np.abs(picked[row, column] - expected).max() < 16, (
+                    share,
+                    colours,
+                )  # NiiVue's maps are matplotlib's at four to six points
             else:
                 assert is_grey(picked[row, column]), (share, colours, row, column, (x, y, z))
         assert is_grey(without[row, column])
         low, high = np.percentile(given["scan"], (2, 98))
-        assert abs(without[row, column].mean() - 255 * (given["scan"][x, y, z] - low) / (high - low)) < 16  # windowed as the figure is
+        assert (
+            abs(without[row, column].mean() - 255 * (given["scan"][x, y, z] - low) / (high - low)) < 16
+        )  # windowed as the figure is
     assert len(kinds) == 4
     page.get_by_role("button", name="largest").click()
     expect(page.locator(".mil-readout")).to_contain_text(f"voxel {voxel}")
@@ -226,7 +232,11 @@ def measure(lab: Lab, page: Page) -> dict[str, float]:
         });
     }"""
     took = page.evaluate(steps)
-    return {"grown by": round(grown, 1), "threshold, median": round(float(np.median(took)), 2), "threshold, p95": round(float(np.percentile(took, 95)), 2)}
+    return {
+        "grown by": round(grown, 1),
+        "threshold, median": round(float(np.median(took)), 2),
+        "threshold, p95": round(float(np.percentile(took, 95)), 2),
+    }
 
 
 @pytest.mark.slow  # without a graphics card a hundred volumes take minutes to draw

@@ -1,4 +1,5 @@
 """A Slurm cluster of two nodes on this machine, for tests: run as root, without systemd; all it writes is in one folder."""
+
 import os
 import signal
 import socket
@@ -68,8 +69,14 @@ class Cluster:
         user_signal: bool = True,  # a preempted job gets the signal it asked for by --signal at once
     ):
         self.folder = Path(folder).resolve()
-        outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SQUEUE"))}
-        self.env = {**outside, "SLURM_CONF": f"{self.folder}/slurm.conf", "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
+        outside = {
+            name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH", "SQUEUE"))
+        }
+        self.env = {
+            **outside,
+            "SLURM_CONF": f"{self.folder}/slurm.conf",
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+        }
         self.daemons = {}
         for name in ("state", *(f"spool-{node}" for node in self.nodes)):
             (self.folder / name).mkdir(parents=True)
@@ -77,8 +84,14 @@ class Cluster:
             (self.folder / gpu).symlink_to("/dev/null")
         controller_port, n1_port, n2_port = free_ports(3)
         conf = CONF.format(
-            folder=self.folder, host=socket.gethostname().split(".")[0], cpus=cpus, grace=grace, max_array_size=max_array_size,
-            controller_port=controller_port, n1_port=n1_port, n2_port=n2_port,
+            folder=self.folder,
+            host=socket.gethostname().split(".")[0],
+            cpus=cpus,
+            grace=grace,
+            max_array_size=max_array_size,
+            controller_port=controller_port,
+            n1_port=n1_port,
+            n2_port=n2_port,
             user_signal="SlurmctldParameters=preempt_send_user_signal" if user_signal else "",
         )
         (self.folder / "slurm.conf").write_text(conf)
@@ -89,8 +102,20 @@ class Cluster:
 
     def __enter__(self):
         try:
-            files = {"key-file": "munge.key", "socket": "munge.sock", "pid-file": "munge.pid", "seed-file": "munge.seed", "log-file": "munge.log"}
-            self.start("munged", "munged", "--foreground", "--force", *(f"--{key}={self.folder}/{file}" for key, file in files.items()))
+            files = {
+                "key-file": "munge.key",
+                "socket": "munge.sock",
+                "pid-file": "munge.pid",
+                "seed-file": "munge.seed",
+                "log-file": "munge.log",
+            }
+            self.start(
+                "munged",
+                "munged",
+                "--foreground",
+                "--force",
+                *(f"--{key}={self.folder}/{file}" for key, file in files.items()),
+            )
             self.wait_for((self.folder / "munge.sock").exists, "munge")
             self.start("slurmctld", "slurmctld", "-D")
             for node in self.nodes:
@@ -108,7 +133,11 @@ class Cluster:
         with open(self.folder / f"{name}.out", "ab") as output:
             self.daemons[name] = subprocess.Popen(
                 ["setpriv", "--pdeathsig", "TERM", *command],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=self.env, start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.env,
+                start_new_session=True,
             )
 
     def run(self, *command: str, **options) -> str:
@@ -142,7 +171,9 @@ class Cluster:
         self.daemons.pop(node).wait()
         if jobs:
             self.kill_processes(node)
-        self.run("scontrol", "update", f"nodename={node}", "state=down", "reason=test")  # or Slurm would notice in half a minute
+        self.run(
+            "scontrol", "update", f"nodename={node}", "state=down", "reason=test"
+        )  # or Slurm would notice in half a minute
 
     def processes(self, *nodes: str) -> list[int]:
         "Processes of the jobs on these nodes: what the jobs started, and Slurm's slurmstepd above each."
@@ -153,7 +184,9 @@ class Cluster:
             with suppress(OSError):  # it has just ended
                 variables = (place / "environ").read_bytes().split(b"\0")
                 ours = f"SLURM_CONF={self.env['SLURM_CONF']}".encode() in variables and not marks.isdisjoint(variables)
-                if (place / "comm").read_text() == "slurmstepd\n":  # it wipes its environment, but keeps its node's log open
+                if (
+                    place / "comm"
+                ).read_text() == "slurmstepd\n":  # it wipes its environment, but keeps its node's log open
                     ours = any(os.readlink(file) in logs for file in (place / "fd").iterdir())
                 if ours:
                     found.append(int(place.name))

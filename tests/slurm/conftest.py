@@ -1,4 +1,5 @@
 """A real Slurm for the tests of this folder, started once."""
+
 import os
 import shutil
 
@@ -6,7 +7,12 @@ import pytest
 
 from .cluster import Cluster
 
-PACKAGES = {"slurmctld": "slurmctld", "slurmd": "slurmd", "sbatch": "slurm-client", "munged": "munge"}  # command: Debian package
+PACKAGES = {
+    "slurmctld": "slurmctld",
+    "slurmd": "slurmd",
+    "sbatch": "slurm-client",
+    "munged": "munge",
+}  # command: Debian package
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
 """The cluster that other tests rely on is one: it holds back, requeues, and goes on when a node dies."""
+
 import pytest
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster
