@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUNS = papermill_runs/first
 
-.PHONY: help setup debian train test copies lab viewers screenshots export readme
+.PHONY: help setup debian train test lint copies lab viewers screenshots export readme
 
 help:
 	@echo "make train   set up, then train fold 0 on real histology and on MRI phantoms; ends with executed notebooks"
 	@echo "make test    set up, then run the tests (SLOW=1 adds the slow ones)"
+	@echo "make lint    set up, then check the form of notebooks, tests and JavaScript, and the package's types and imports"
 	@echo "make lab     set up, then open JupyterLab on lab/, working copies of the notebooks that git leaves alone"
 	@echo "make copies  bring lab/ up to date, where JupyterLab runs already"
 	@echo "make viewers build the viewers' JavaScript anew (needs npm; what it makes is kept in git)"
@@ -45,7 +46,15 @@ debian:
 	@$(call install,sbatch,slurmctld slurmd slurm-client munge)
 	@$(call install,chromium,chromium fonts-dejavu-core)
 
-test: setup debian
+lint: setup
+	$(BIN)/ruff format --quiet --check nbs tests setup.py
+	$(BIN)/ruff check --quiet nbs tests setup.py
+	$(BIN)/lint-imports --no-cache > /dev/null || $(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+	@if command -v npm >/dev/null; then npm ci --silent --no-audit --no-fund && npm run --silent lint; \
+	  else echo "npm is missing: the viewers' JavaScript was not checked"; fi
+
+test: setup debian lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
 
 copies: setup

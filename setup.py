@@ -20,7 +20,7 @@ setup(
     license="Apache-2.0",
     python_requires=f">={settings['min_python']}",
     packages=find_packages(include=["mil_workbench", "mil_workbench.*"]),
-    package_data={"mil_workbench.viewers": ["static/*", "js/*"]},
+    package_data={"mil_workbench.viewers": ["static/*"]},
     install_requires=settings["requirements"].split(),
     entry_points={"console_scripts": ["mil-workbench = mil_workbench.jobs.cli:main"]},
     extras_require={"bench": bench, "dev": settings["dev_requirements"].split() + bench},

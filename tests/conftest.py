@@ -77,5 +77,5 @@ def part_of_the_machine(request, tmp_path_factory, monkeypatch):
 
 
 def pytest_collection_modifyitems(items):
-    "Tests that want the machine to themselves come first, when nothing long has begun that they would have to wait for."
+    "Put the tests that need the machine to themselves first, before anything long has begun."
     items.sort(key=lambda item: item.get_closest_marker("alone") is None)

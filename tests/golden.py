@@ -36,7 +36,8 @@ TRAININGS = {
 }
 EVALUATIONS = {
     "evaluate_phantom": {"run": "papermill_runs/golden/phantom"},
-    "evaluate_stains": {"run": "papermill_runs/golden/stains", "cases": "all", "cohort": "stain-phantom-small"},
+    "evaluate_stains": {"run": "papermill_runs/golden/stains"},
+    "evaluate_members": {"run": "papermill_runs/golden/musk1_members", "cases": "validation"},
 }
 
 
@@ -141,4 +142,4 @@ def compare(before: Path, after: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"record": record, "compare": compare}[sys.argv[1]](*map(lambda text: Path(text).resolve(), sys.argv[2:]))
+    {"record": record, "compare": compare}[sys.argv[1]](*(Path(text).resolve() for text in sys.argv[2:]))

@@ -1,4 +1,7 @@
-"""Thirty and more bad NIfTI files among good patients: each is named, and the others go on; from a script without a main guard."""
+"""Thirty and more bad NIfTI files among good patients: each is named, and the others go on.
+
+They are prepared from a script without a main guard.
+"""
 
 import gzip
 import json
@@ -10,15 +13,11 @@ import numpy as np
 import pytest
 from test_prepare import run_script
 
-from mil_workbench.data.volumes import (
-    VolumeCase,
-    brats_cases,
-    cohort_from_volumes,
-    looks_like_scans,
-    read_case,
-    read_volume,
-    slices_of,
-)
+from mil_workbench.data.brats import brats_cases
+from mil_workbench.data.scan_formats import holds_scans
+from mil_workbench.data.scans import VolumeCase, read_case, read_volume
+from mil_workbench.data.slices import slices_of
+from mil_workbench.data.volumes import cohort_from_volumes
 from mil_workbench.files import InputError
 
 SHAPE = (12, 14, 10)
@@ -105,7 +104,8 @@ GOOD = {
 
 SCRIPT = """
 import json, sys
-from mil_workbench.data.volumes import SliceSettings, cohort_from_volumes
+from mil_workbench.data.slices import SliceSettings
+from mil_workbench.data.volumes import cohort_from_volumes
 cohort = cohort_from_volumes(sys.argv[1], sys.argv[2], SliceSettings(size=16), n_workers=2)
 print("RESULT", json.dumps([list(cohort.cases.case_id), cohort.note]))
 """
@@ -163,9 +163,9 @@ def test_the_others_go_on(tmp_path):
 
 def test_memory_is_judged_from_the_header(tmp_path, monkeypatch):
     (tmp_path / "large.nii").write_bytes(plain())
-    monkeypatch.setattr("mil_workbench.data.volumes.psutil.virtual_memory", lambda: type("", (), {"available": 4000}))
+    monkeypatch.setattr("mil_workbench.data.scans.psutil.virtual_memory", lambda: type("", (), {"available": 4000}))
     with pytest.raises(
-        InputError, match="large.nii: its header speaks of .* GiB of voxels, and .* GiB of memory are free"
+        InputError, match="large.nii: its header declares .* GiB of voxels, but only .* GiB of memory are free"
     ):
         read_volume(tmp_path / "large.nii")
 
@@ -230,27 +230,27 @@ def tree(folder, names: dict[str, str]) -> None:
 )
 def test_folders_of_every_kind(tmp_path, pattern):
     tree(tmp_path, {f"c{i}": pattern.format(grade=grade) for i, grade in enumerate(("HGG", "HGG", "LGG", "LGG"))})
-    assert looks_like_scans(tmp_path)
-    cases, left_out, patients_from = brats_cases(tmp_path)
-    assert sorted((case.id, case.label, case.patient_id) for case in cases) == [
+    assert holds_scans(tmp_path)
+    found = brats_cases(tmp_path)
+    assert sorted((case.id, case.label, case.patient_id) for case in found.cases) == [
         ("c0", "HGG", "c0"),
         ("c1", "HGG", "c1"),
         ("c2", "LGG", "c2"),
         ("c3", "LGG", "c3"),
     ]
-    assert not left_out and patients_from == "each case counts as a patient"
+    assert not found.left_out and found.patients_from == "each case counts as a patient"
     (tmp_path / "labels.csv").write_text("case_id;Patient ID;label\nc0;1;HGG\nc1;1;HGG\nc2;2;LGG\nc3;2;LGG\n")
-    cases, _, patients_from = brats_cases(tmp_path)
-    assert [case.patient_id for case in sorted(cases, key=lambda case: case.id)] == ["1", "1", "2", "2"]
-    assert patients_from == "column patient_id of labels.csv"
+    found = brats_cases(tmp_path)
+    assert [case.patient_id for case in sorted(found.cases, key=lambda case: case.id)] == ["1", "1", "2", "2"]
+    assert found.patients_from == "column patient_id of labels.csv"
 
 
 def test_flat_folder_names_what_a_case_lacks(tmp_path):
     tree(tmp_path, {"a": "HGG/{}_{}.nii", "b": "HGG/{}_{}.nii", "c": "LGG/{}_{}.nii"})
     (tmp_path / "HGG/b_flair.nii").unlink()
-    cases, left_out, _ = brats_cases(tmp_path)
-    assert [case.id for case in cases] == ["a", "c"]
-    assert left_out["b"].startswith("no flair file")
+    found = brats_cases(tmp_path)
+    assert [case.id for case in found.cases] == ["a", "c"]
+    assert found.left_out["b"].startswith("no flair file")
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_two_tables_that_contradict_one_another_and_names_in_other_letters(tmp_p
     tree(tmp_path, {"c0": "{0}/{0}_{1}.nii", "c1": "{0}/{0}_{1}.nii"})
     (tmp_path / "labels.csv").write_text("case_id,label\nc0,a\nc1,b\n")
     (tmp_path / "mapping.csv").write_text("name,Grade\nc0,a\nc1,b\n")
-    assert len(brats_cases(tmp_path)[0]) == 2
+    assert len(brats_cases(tmp_path).cases) == 2
     (tmp_path / "mapping.csv").write_text("name,Grade\nc0,a\nc1,a\n")
     with pytest.raises(InputError, match="mapping.csv: calls case c1 a, but labels.csv calls it b"):
         brats_cases(tmp_path)
@@ -289,7 +289,7 @@ def test_no_label_and_impossible_values(tmp_path):
     with pytest.raises(InputError, match="seg.nii: holds no label"):
         read_case(VolumeCase("c", "p", "a", {"t1": tmp_path / "t1.nii"}, tmp_path / "seg.nii"))
     (tmp_path / "t1.nii").write_bytes(plain(ball() * 1e200))
-    with pytest.raises(InputError, match="t1 has voxels of about .*e.202, which no scan has"):
+    with pytest.raises(InputError, match="t1 has voxels of about .*e.202, as no scan has"):
         slices_of(read_case(VolumeCase("c", "p", "a", {"t1": tmp_path / "t1.nii"})))
 
 
@@ -299,8 +299,10 @@ def test_a_grade_against_its_folder_and_a_case_without_one(tmp_path):
     with pytest.raises(InputError, match="case c0 lies in HGG, and labels.csv calls it LGG"):
         brats_cases(tmp_path)
     (tmp_path / "labels.csv").write_text("case_id,label\nc0,\nc1,wild type\n")
-    cases, left_out, _ = brats_cases(tmp_path)
-    assert [case.id for case in cases] == ["c1"] and left_out == {"c0": "no grade is given for it in labels.csv"}
+    found = brats_cases(tmp_path)
+    assert [case.id for case in found.cases] == ["c1"] and found.left_out == {
+        "c0": "no grade is given for it in labels.csv"
+    }
 
 
 @pytest.mark.parametrize(
@@ -318,18 +320,19 @@ def test_a_grade_against_its_folder_and_a_case_without_one(tmp_path):
 def test_other_formats_are_named(tmp_path, name, kind, tool):
     (tmp_path / "HGG" / "c0").mkdir(parents=True)
     (tmp_path / "HGG" / "c0" / name).write_bytes(bytes(128) + b"DICM" + bytes(100))
-    assert looks_like_scans(tmp_path)
+    assert holds_scans(tmp_path)
     with pytest.raises(
-        InputError, match=f"{name} is {kind}, and NIfTI is read; convert it to .nii.gz, for instance with {tool}"
+        InputError,
+        match=f"{name} is in {kind} format, but only NIfTI is read; convert it to .nii.gz, for instance with {tool}",
     ):
         brats_cases(tmp_path)
     tree(tmp_path, {"c1": "LGG/{0}/{0}_{1}.nii"})
-    assert f"is {kind}" in brats_cases(tmp_path)[1]["c0"]
+    assert f"is in {kind} format" in brats_cases(tmp_path).left_out["c0"]
     (tmp_path / "view.png").write_bytes(b"")
-    assert looks_like_scans(tmp_path)  # scans and pictures: the scans count
+    assert holds_scans(tmp_path)  # scans and pictures: the scans count
 
 
 def test_pictures_are_no_scans(tmp_path):
     (tmp_path / "patch.png").write_bytes(b"")
     (tmp_path / "notes.dcm").write_bytes(b"")
-    assert not looks_like_scans(tmp_path)
+    assert not holds_scans(tmp_path)

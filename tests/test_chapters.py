@@ -16,7 +16,8 @@ CHAPTERS = [str(path.relative_to(ROOT / "nbs")) for path in NOTEBOOKS if not (pa
 SKIPPED = get_config(path=ROOT).tst_flags.split()  # cells that take minutes
 WITH_SLOW_CELLS = [name for name in CHAPTERS if '"#| slow' in (ROOT / "nbs" / name).read_text()]
 
-# Importing these takes longer than most chapters do. A process that has imported them, and nothing of ours, is forked for each chapter.
+# Importing these takes longer than most chapters do.
+# A process that has imported them, and nothing of ours, is forked for each chapter.
 HEAVY = [
     "accelerate",
     "h5py",
@@ -32,7 +33,10 @@ multiprocessing.set_forkserver_preload(HEAVY)
 
 
 def run_chapter(chapter: str, folder: str, skipped: list[str]) -> None:
-    "What nbdev_test does with one notebook. What it prints and its temporary files go to `folder`, since a forked process tidies nothing up."
+    """Do what nbdev_test does with one notebook.
+
+    What it prints and its temporary files go to `folder`, since a forked process removes nothing.
+    """
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     with open(f"{folder}/told", "w") as file:
         os.dup2(file.fileno(), 1)
@@ -64,7 +68,7 @@ def test_chapter_with_its_slow_cells(chapter, monkeypatch):
 
 
 def test_nbdev_test_runs_the_same(monkeypatch):
-    "As typed at the project's root: the same notebooks, and the same of their cells, and no others than those that have tests of their own."
+    "As typed at the project's root: the same notebooks and cells, except those that have tests of their own."
     seen = {}
 
     def stand_in(function, files, skip_flags, force_flags, basepath, **_):

@@ -1,4 +1,4 @@
-"""A finished run's model on other cases: runs/evaluate.ipynb as a user runs it, and what it refuses."""
+"""The model of a finished run on other cases: runs/evaluate.ipynb as a user runs it, and what it refuses."""
 
 import contextlib
 import json
@@ -21,8 +21,8 @@ from mil_workbench.files import InputError, hash_file, read_json, write_json
 from mil_workbench.record.parameters import read_parameters
 from mil_workbench.training.checkpoints import load_checkpoint
 from mil_workbench.training.prediction import predict, read_attention
-from mil_workbench.workflows import evaluate
-from mil_workbench.workflows.train import run_once
+from mil_workbench.workflows import evaluate, evaluate_card, evaluate_cases, evaluate_scores
+from mil_workbench.workflows.run_many import run_once
 
 DEFAULTS = {
     notebook: {name: p.default for name, p in read_parameters(ROOT / f"nbs/runs/{notebook}.ipynb").items()}
@@ -43,13 +43,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(trained, tmp_path, monkeypatch):
-    "A copy of the run, to do with as one likes."
+    "A copy of the run, which a test may change."
     monkeypatch.chdir(tmp_path)
     return shutil.copytree(trained, tmp_path / "papermill_runs/first/fold0")
 
 
 def write_manifest(path: Path, bags, classes, width: int | None = None) -> Path:
-    "A manifest beside the features of `bags`, which it names."
+    "Write the features of `bags`, and beside them a manifest that names them."
     rows = []
     for bag in bags:
         np.save(path.parent / f"{path.stem}-{bag.id}.npy", bag.instances[:, :width].numpy())
@@ -61,10 +61,10 @@ def write_manifest(path: Path, bags, classes, width: int | None = None) -> Path:
 
 
 def open_and_load(**given):
-    "What the notebook does before it predicts."
+    "Open the run and load the cases, as the notebook does before it predicts."
     opened = evaluate.start_with(DEFAULTS["evaluate"] | {"device": "cpu", "run_name": "e"} | given)
     try:
-        return opened, evaluate.load(opened)
+        return opened, evaluate_cases.load(opened)
     finally:
         opened.folder.release()
 
@@ -77,7 +77,7 @@ def test_own_test_cases_once_more(run, run_notebook, tmp_path):
     folder = tmp_path / "papermill_runs/evaluations/own"
     assert {path.name for path in folder.iterdir()} == {
         "evaluate.ipynb",
-        "params.yaml",
+        "params.json",
         "environment.json",
         "predictions.csv",
         "attention.h5",
@@ -126,14 +126,16 @@ def test_external_manifest(run, run_notebook, tmp_path):
     done = run_notebook("evaluate", run=run, cohort="abroad.csv", device="cpu", run_name="abroad")
     assert done.returncode == 0, done.stderr[-2000:]
     folder = tmp_path / "papermill_runs/evaluations/abroad"
-    said = predict(load_checkpoint(run / "checkpoints/best.safetensors")[0], musk.bags[::3])
+    predictions = predict(load_checkpoint(run / "checkpoints/best.safetensors")[0], musk.bags[::3])
     table = pd.read_csv(folder / "predictions.csv").set_index("case_id")
     np.testing.assert_allclose(
-        table.loc[[f"abroad-{name}" for name in said.ids], "probability_musk"], said.probabilities[:, 1], atol=1e-6
+        table.loc[[f"abroad-{name}" for name in predictions.ids], "probability_musk"],
+        predictions.probabilities[:, 1],
+        atol=1e-6,
     )
     metrics = read_json(folder / "metrics.json")
     assert (metrics["cases"], metrics["what"], metrics["shared_patients"]) == (31, "all cases of abroad", 0)
-    assert "from the cohort of training: no" in (folder / "model_card.md").read_text()
+    assert "from the training cohort: no" in (folder / "model_card.md").read_text()
 
 
 def test_command_line_and_a_training_run_s_folder(run, tmp_path):
@@ -145,7 +147,7 @@ def test_command_line_and_a_training_run_s_folder(run, tmp_path):
         refused.returncode == 2
         and "first/fold0: is the folder of a training run; give another run_name" in refused.stderr
     )
-    assert (run / "metrics.json").exists(), "the run is as it was"
+    assert (run / "metrics.json").exists(), "the run is unchanged"
     misspelt = subprocess.run([*command, "--chorot", "musk1"], cwd=tmp_path, capture_output=True, text=True)
     assert misspelt.returncode == 2 and "there is no parameter 'chorot'; did you mean cohort?" in misspelt.stderr
     done = subprocess.run(
@@ -163,16 +165,19 @@ def test_one_class_is_still_evaluated(run, tmp_path):
     write_manifest(tmp_path / "one.csv", [bag for bag in musk.bags if bag.label][:12], musk.classes)
     opened, cases = open_and_load(run=str(run), cohort="one.csv")
     opened.folder.claim()
-    results = evaluate.evaluate(opened, cases)
+    results = evaluate_scores.score_cases(opened, cases)
     assert results.scores["auroc"].value is None and results.scores["accuracy"].value is not None
-    assert results.transfer == "The cases are all of class musk: how the threshold serves both classes cannot be seen."
-    assert set(evaluate.draw(opened, cases, results)) == {"reliability", "subgroups"}
-    card = evaluate.model_card(opened, cases, results)
+    assert (
+        results.transfer.reason
+        == "The cases are all of class musk: how the threshold serves both classes cannot be seen."
+    )
+    assert set(evaluate_scores.write_figures(opened, cases, results=results)) == {"reliability", "subgroups"}
+    card = evaluate_card.model_card(opened, cases, results=results)
     assert "not defined" in card and "No evaluated case is of class non-musk." in card
-    evaluate.finish(opened, cases, results)
+    evaluate_card.finish(opened, cases, results=results)
 
 
-def test_three_classes_say_what_is_for_two(tmp_path, monkeypatch):
+def test_three_classes_have_no_threshold(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rng, rows = np.random.default_rng(0), []
     for p in range(36):
@@ -185,19 +190,20 @@ def test_three_classes_say_what_is_for_two(tmp_path, monkeypatch):
     )
     with pytest.raises(
         InputError,
-        match="fold 0: has no test cases, its protocol is train_validation; give cases validation, whose figures are validation figures",
+        match="fold 0: has no test cases, its protocol is train_validation; "
+        "give cases validation, whose figures are validation figures",
     ):
         open_and_load(run=str(folder.path))
     opened, cases = open_and_load(run=str(folder.path), cases="validation")
     assert cases.is_validation
     opened.folder.claim()
-    results = evaluate.evaluate(opened, cases)
-    assert results.delong == "for two classes only"
+    results = evaluate_scores.score_cases(opened, cases)
+    assert results.delong.reason == "for two classes only"
     for part in (results.transfer, results.subgroups):
-        assert part.endswith("is defined for two classes, and the model tells 3 apart.")
-    assert set(evaluate.draw(opened, cases, results)) == {"scores", "reliability"}
-    evaluate.write_card(opened, cases, results)
-    evaluate.finish(opened, cases, results)
+        assert part.reason.endswith("is defined for two classes only, and the model has 3.")
+    assert set(evaluate_scores.write_figures(opened, cases, results=results)) == {"scores", "reliability"}
+    evaluate_card.write_card(opened, cases, results=results)
+    evaluate_card.finish(opened, cases, results=results)
     assert read_json(opened.folder / "metrics.json")["subgroups"] is None
 
 
@@ -210,8 +216,9 @@ def test_patients_shared_with_training_are_named(run, tmp_path, capsys):
     table.to_csv(new, index=False)
     opened, cases = open_and_load(run=str(run), cohort="more.csv")
     assert cases.shared == {known} and f"was trained or chosen: {known}." in capsys.readouterr().out
-    card = evaluate.model_card(opened, cases, evaluate.evaluate(*claimed(opened, cases)))
-    assert "1 of the evaluated patients is called like one" in card and known not in card
+    results = evaluate_scores.score_cases(*claimed(opened, cases))
+    card = evaluate_card.model_card(opened, cases, results=results)
+    assert "1 of the evaluated patients has the same name as one" in card and known not in card
     opened.folder.release()
 
 
@@ -246,7 +253,7 @@ def damage(run, path):
         (
             lambda run: None,
             {"cohort": "digits"},
-            "cohort digits: has the classes no 9, holds a 9, but model first/fold0 tells non-musk, musk apart",
+            "cohort digits: has the classes no 9, holds a 9, but model first/fold0 has the classes non-musk, musk",
         ),
         (lambda run: None, {"cohort": "narrow.csv"}, "the model reads features 166 wide, the cohort's are 100 wide"),
         (
@@ -281,11 +288,11 @@ def test_bad_input_is_one_line(run, tmp_path, spoil, given, message):
     with pytest.raises(InputError) as error:
         open_and_load(**{"run": str(run)} | given)
     assert message in str(error.value) and "\n" not in str(error.value)
-    assert not (tmp_path / "papermill_runs/evaluations/e/params.yaml").exists(), "nothing has begun"
+    assert not (tmp_path / "papermill_runs/evaluations/e/params.json").exists(), "nothing has begun"
 
 
 def write_patches(folder: Path) -> None:
-    "Noise as patches of twelve cases; every third lacks a stain."
+    "Write noise as the patches of twelve cases; every third lacks a stain."
     rng = np.random.default_rng(0)
     folder.mkdir()
     for case in range(12):
@@ -315,18 +322,20 @@ def test_images_and_their_encoder(tmp_path, monkeypatch):
     assert (cases.is_own, opened.run.channels) == (True, ("red", "green", "blue")), (
         "the same cases, patients and labels are the run's own"
     )
-    results = evaluate.evaluate(*claimed(opened, cases))
-    assert results.subgroups.loc["sox10 missing", "n"] == sum(int(bag.id) % 3 == 0 for bag in cases.bags)
+    results = evaluate_scores.score_cases(*claimed(opened, cases))
+    assert results.subgroups.value.loc["sox10 missing", "n"] == sum(int(bag.id) % 3 == 0 for bag in cases.bags)
     opened.folder.release()
     facts = read_json(folder / "model.json")
     for spoilt, message in [
         (
             {"frozen_encoder": facts["frozen_encoder"] | {"weights_hash": "0" * 64}},
-            "model.json: the model learned from features of efficientnet_lite0 with weights 00000000, but the encoder here is efficientnet_lite0 with weights",
+            "model.json: the model learned from features of efficientnet_lite0 with weights 00000000, "
+            "but the encoder here is efficientnet_lite0 with weights",
         ),
         (
             {"frozen_encoder": facts["frozen_encoder"] | {"in_channels": 2}, "channels": ["t1", "flair"]},
-            "the model reads images of 2 channels (t1, flair), the cohort's have 3 (red, green, blue); give the same channels",
+            "the model reads images of 2 channels (t1, flair), the cohort's have 3 (red, green, blue); "
+            "give the same channels",
         ),
         (
             {"channels": ["blue", "green", "red"]},
@@ -348,7 +357,7 @@ def test_fold_of_another_cohort(run, tmp_path):
         open_and_load(run=str(run), cohort="abroad.csv", folds="folds.csv")
 
 
-def test_encoder_that_was_trained_along(tmp_path, monkeypatch):
+def test_encoder_trained_with_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_patches(tmp_path / "lab")
     options = {
@@ -363,7 +372,7 @@ def test_encoder_that_was_trained_along(tmp_path, monkeypatch):
     }
     folder = run_once(DEFAULTS["train"] | BRIEF | options, DEFAULTS["train"])
     opened, cases = open_and_load(run=str(folder.path))
-    results = evaluate.evaluate(*claimed(opened, cases))
+    results = evaluate_scores.score_cases(*claimed(opened, cases))
     assert results.scores["auroc"].value == pytest.approx(read_json(folder / "metrics.json")["test"]["auroc"])
-    assert "encoder: resnet18, trained with the model" in evaluate.model_card(opened, cases, results)
+    assert "encoder: resnet18, trained with the model" in evaluate_card.model_card(opened, cases, results=results)
     opened.folder.release()

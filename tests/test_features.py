@@ -1,4 +1,4 @@
-"""Feature files as they come, and the store they are kept in: whatever goes wrong with a file or a disk, one sentence names it."""
+"""Feature files and stores: every fault of a file or a disk is reported in one sentence that names it."""
 
 import contextlib
 import math
@@ -21,18 +21,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mil_workbench.data import feature_files
-from mil_workbench.data.cohorts import cohort_from_manifest
 from mil_workbench.data.features import join_files, read_features
+from mil_workbench.data.manifests import cohort_from_manifest
 from mil_workbench.data.stores import InstanceStore
 from mil_workbench.files import InputError
 
 VALUES = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 CORNERS = np.arange(12).reshape(6, 2) * 256
-GOOD, BAD = (
-    {},
-    {},
-)  # name of a file -> what writes it to a path; a good one gives VALUES, a bad one also has what is said of it
+GOOD = {}  # name of a file -> a function that writes VALUES to a path
+BAD = {}  # name of a file -> a function that writes a bad file, and a part of the error message
 
 
 def good(name):
@@ -53,7 +50,7 @@ def hdf5(**datasets):
 
 
 def declared(name, shape, kind="f4", **options):
-    "An HDF5 file with a dataset that nothing was written to."
+    "Write an HDF5 file with a dataset that nothing was written to."
 
     def write(path):
         with h5py.File(path, "w") as file:
@@ -91,7 +88,7 @@ def raw(content):
 
 
 def part(write, share):
-    "The first `share` of the bytes that `write` gives, as a job that was killed leaves them."
+    "Write the first `share` of the bytes that `write` writes, as a job that was killed leaves them."
 
     def write_part(path):
         write(path)
@@ -101,7 +98,7 @@ def part(write, share):
 
 
 def header(shape, kind="<f4", order="False"):
-    "The head of a NumPy file that declares `shape`, with nothing behind it."
+    "Return the header of a NumPy file that declares `shape`, with nothing after it."
     text = f"{{'descr': '{kind}', 'fortran_order': {order}, 'shape': {shape}, }}".ljust(117) + "\n"
     return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
 
@@ -114,7 +111,7 @@ def packed(member, content, deflate=False):
     return write
 
 
-# What is read: by content, whatever the ending, its case of letters, and how the numbers are laid out
+# Good files: read by content, whatever the ending, its capitals, and the layout of the numbers
 
 good("plain.npy")(saved(VALUES))
 good("CAPITALS.NPY")(saved(VALUES))
@@ -193,7 +190,7 @@ def _(path):
     path.symlink_to("target.npy")
 
 
-# What is no file of features
+# Not a file of features
 
 bad("missing.npy", "no such file")(lambda path: None)
 bad("weights.csv", "features are read from")(raw(b"1,2\n"))
@@ -215,7 +212,7 @@ bad("pickle.pt", "is a pickle, and reading it could run code")(raw(pickle.dumps(
 bad("archive.npz", "is a zip archive without a NumPy array")(packed("readme.txt", "hello"))
 bad("tiny.npz", "cannot be read")(raw(b"PK\x05\x06" + b"\0" * 5))
 
-# What was cut short or does not keep what its header promises
+# Cut short, or other than the header declares
 
 bad("cut_in_head.npy", "cannot be read")(part(saved(VALUES), 0.3))
 bad("cut.npy", "it is cut short")(part(saved(VALUES), 0.9))
@@ -278,7 +275,7 @@ def _(path):
     path.write_bytes(content)
 
 
-# What reaches into other files
+# Numbers in other files
 
 SECRET = np.random.default_rng(1).normal(size=(6, 4))
 
@@ -320,10 +317,9 @@ for array in ("features", "coords", "instance_labels"):
                 file.create_virtual_dataset(array, layout)
 
     for way in ("external", "pipe", "soft", "folder", "raw", "soft_raw", "virtual"):
-        said = "is a link into another file" if way in ("external", "pipe", "soft", "folder") else "lie in other files"
-        bad(f"{way}_{array}.h5", f"{array} {said}" if "link" in said else f"the numbers of {array} {said}")(
-            lambda path, reach=reach, way=way: reach(path, way=way)
-        )
+        is_link = way in ("external", "pipe", "soft", "folder")
+        message = f"{array} is a link into another file" if is_link else f"the numbers of {array} lie in other files"
+        bad(f"{way}_{array}.h5", message)(lambda path, reach=reach, way=way: reach(path, way=way))
 
 bad("dangling.h5", "features is a link that leads nowhere")(hdf5(features=h5py.SoftLink("/gone")))
 bad("circle.h5", "features is a link that leads nowhere")(
@@ -334,7 +330,7 @@ bad("gone.h5", "features is a link into another file, nowhere.h5")(
     hdf5(features=h5py.ExternalLink("nowhere.h5", "/features"))
 )
 
-# What could run code
+# Could run code
 
 
 class Evil:
@@ -349,14 +345,14 @@ bad("evil.npz", "could run code")(zipped(features=np.array([Evil()], dtype=objec
 bad("module.pt", "could run code")(torched(torch.nn.Linear(4, 6)))
 bad("numpy_inside.pt", "could run code")(torched({"features": VALUES}))
 
-# What is not clear
+# Not clear which array it is
 
 bad("group.h5", "features is a group")(hdf5(**{"features/level0": VALUES}))
 bad("nothing.h5", "holds nothing: no features")(hdf5())
 bad("places_only.h5", "holds coords: no features")(hdf5(coords=CORNERS))
-bad("both.h5", "which of them are the features is not clear")(hdf5(features=VALUES, feats=VALUES))
-bad("several.npz", "which of them are the features is not clear")(zipped(a=VALUES, b=VALUES))
-bad("model.pt", "which of them are the features is not clear")(torched(torch.nn.Linear(4, 6).state_dict()))
+bad("both.h5", "it is not clear which of them are the features")(hdf5(features=VALUES, feats=VALUES))
+bad("several.npz", "it is not clear which of them are the features")(zipped(a=VALUES, b=VALUES))
+bad("model.pt", "it is not clear which of them are the features")(torched(torch.nn.Linear(4, 6).state_dict()))
 bad("list.pt", "holds a list, not the tensor of features")(torched([torch.from_numpy(VALUES)]))
 bad("number.pt", "holds a int, not the tensor of features")(torched(3))
 bad("no_tensor.pt", "holds a dict, not the tensor of features")(torched({"features": "none"}))
@@ -402,23 +398,23 @@ for name, number in {"nan": np.nan, "infinite": np.inf, "minus_infinite": -np.in
 bad("nan.pt", "6 of 6 instances are not finite (NaN or infinite), first row 0")(
     torched(torch.full((6, 4), torch.nan).bfloat16())
 )
-bad("beyond.npy", "6 of 6 instances hold numbers beyond 3.4e38, which float32 cannot")(
+bad("beyond.npy", "6 of 6 instances hold numbers beyond 3.4e38, too large for float32")(
     saved(VALUES.astype("f8") * 1e200)
 )
-bad("beyond.h5", "float32 cannot")(hdf5(features=VALUES.astype("f8") * 1e200))
-bad("beyond.pt", "float32 cannot")(torched(torch.from_numpy(VALUES.astype("f8") * 1e200)))
-bad("beyond_long.npy", "float32 cannot")(saved(VALUES.astype(np.longdouble) * 1e200))
+bad("beyond.h5", "too large for float32")(hdf5(features=VALUES.astype("f8") * 1e200))
+bad("beyond.pt", "too large for float32")(torched(torch.from_numpy(VALUES.astype("f8") * 1e200)))
+bad("beyond_long.npy", "too large for float32")(saved(VALUES.astype(np.longdouble) * 1e200))
 for kind in ("i4", "u4", "i8", ">u8"):
     bad(f"whole_{kind.strip('>')}.npy", "whole numbers beyond 2^24, which float32 would round")(
         saved(np.full((6, 4), 2**24 + 1, kind))
     )
 bad("whole_minus.npy", "whole numbers beyond 2^24")(saved(np.full((6, 4), -(2**63), "i8")))
 
-# Numbers beside them that cannot be meant
+# Coordinates and labels that do not fit
 
 bad("few_places.h5", "6 instances but 5 coords")(hdf5(features=VALUES, coords=CORNERS[:5]))
 bad("turned_places.h5", "6 instances but 2 coords")(hdf5(features=VALUES, coords=CORNERS.T))
-bad("deep_places.h5", "coords must have the shape (instances, numbers of a place), not (6, 2, 2)")(
+bad("deep_places.h5", "coords must have the shape (instances, coordinates), not (6, 2, 2)")(
     hdf5(features=VALUES, coords=np.zeros((6, 2, 2)))
 )
 bad("no_places.h5", "coords must have the shape")(hdf5(features=VALUES, coords=np.zeros((6, 0))))
@@ -468,7 +464,7 @@ def test_there_are_many_bad_files():
 
 
 def compressed_blocks(path):
-    "A gibibyte of zeros in a megabyte."
+    "Write a gibibyte of zeros in a megabyte."
     block = zlib.compress(bytes(2**24))
     with h5py.File(path, "w") as file:
         dataset = file.create_dataset("features", (2**18, 2**10), "f4", chunks=(2**12, 2**10), compression="gzip")
@@ -477,7 +473,7 @@ def compressed_blocks(path):
 
 
 def with_length(path, member, content, length):
-    "A zip archive whose member is said to unpack to `length` bytes."
+    "Write a zip archive whose directory declares that its member unpacks to `length` bytes."
     packed(member, content, deflate=True)(path)
     archive = bytearray(path.read_bytes())
     place = archive.rindex(b"PK\x01\x02") + 24
@@ -494,14 +490,12 @@ def with_length(path, member, content, length):
         "expanded.pt": torched(torch.zeros(1, 2**10).expand(2**20, 2**10)),
     }.items(),
 )
-def test_what_a_few_bytes_promise_is_judged_before_memory_is_taken(name, write, tmp_path, monkeypatch):
+def test_declared_size_is_checked_before_memory_is_taken(name, write, tmp_path, monkeypatch):
     write(tmp_path / name)
-    monkeypatch.setattr(
-        feature_files.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**50)
-    )  # however much there is
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=2**50))
     tracemalloc.start()
     try:
-        with pytest.raises(InputError, match="no measured features can be packed so well"):
+        with pytest.raises(InputError, match="measured features cannot be compressed so much"):
             read_features(tmp_path / name)
         assert tracemalloc.get_traced_memory()[1] < 2**24
     finally:
@@ -509,14 +503,14 @@ def test_what_a_few_bytes_promise_is_judged_before_memory_is_taken(name, write, 
 
 
 @pytest.mark.parametrize("name", ["plain.npy", "features.npz", "plain.h5", "plain.pt", "old.pt", "sparse.pt"])
-def test_what_does_not_fit_into_memory_is_not_begun(name, tmp_path, monkeypatch):
+def test_file_larger_than_memory_is_not_read(name, tmp_path, monkeypatch):
     GOOD[name](tmp_path / name)
-    monkeypatch.setattr(feature_files.psutil, "virtual_memory", lambda: SimpleNamespace(available=100))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=100))
     with pytest.raises(InputError, match=f"{name}: .* GiB of memory, but 0.0 GiB are free"):
         read_features(tmp_path / name)
 
 
-def test_memory_that_runs_out_all_the_same_names_the_file(tmp_path, monkeypatch):
+def test_memory_error_while_reading_names_the_file(tmp_path, monkeypatch):
     GOOD["plain.h5"](tmp_path / "plain.h5")
     monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda *_: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(InputError, match="plain.h5: reading it takes more memory than there is"):
@@ -525,7 +519,7 @@ def test_memory_that_runs_out_all_the_same_names_the_file(tmp_path, monkeypatch)
 
 @contextlib.contextmanager
 def as_nobody():
-    "Root may read everything: be somebody else for a while."
+    "Run the block as another user, since root may read everything."
     if os.geteuid() != 0:
         yield
         return
@@ -551,7 +545,7 @@ def test_file_that_may_not_be_read_is_named(what):
             folder.chmod(0o755)
 
 
-# Whatever the layout, the same numbers; whatever the damage, a sentence
+# Any layout gives the same numbers, and any damage an error of one sentence
 
 NUMBERS = (
     hnp.integer_dtypes(endianness="?")
@@ -562,7 +556,7 @@ NUMBERS = (
 
 @st.composite
 def slides(draw):
-    "Features, coordinates and labels, and the same as some tool may have laid them out."
+    "Draw features, coordinates and labels, and the same in a layout that some tool may have written."
     n, width, k = draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(1, 3))
     array = lambda *shape: np.array(
         draw(st.lists(st.integers(0, 100), min_size=math.prod(shape), max_size=math.prod(shape)))
@@ -642,7 +636,9 @@ def test_coordinates_of_mixed_kinds_join(first, second, tmp_path):
         )
     files = {name: read_features(tmp_path / name) for name in ("1.h5", "2.h5")}
     for array in ("coords", "instance_labels"):
-        joined = join_files("c1", array, {name: torch.from_numpy(arrays[array]) for name, arrays in files.items()})
+        joined = join_files(
+            "c1", name=array, parts={name: torch.from_numpy(arrays[array]) for name, arrays in files.items()}
+        )
         expected = places if array == "coords" else places[:, 0] > 3
         assert np.array_equal(joined.numpy(), np.concatenate([expected, expected]))
 
@@ -653,22 +649,23 @@ def test_coordinates_of_other_widths_are_named(first, second, tmp_path):
         hdf5(features=VALUES, coords=np.zeros(shape))(tmp_path / name)
     parts = {name: torch.from_numpy(read_features(tmp_path / name)["coords"]) for name in ("1.h5", "2.h5")}
     with pytest.raises(InputError, match=r"case c1: coords has the shape \(6, \d\) in 2.h5, but \(6, \d\) in 1.h5"):
-        join_files("c1", "coords", parts)
+        join_files("c1", name="coords", parts=parts)
 
 
 def manifest_of(folder, files):
-    "A manifest of cases c0, c1, ... of two classes by turns, each with its list of files."
+    "Write a manifest of cases c0, c1, ... of two classes in turn, each with its list of files."
     rows = [f"c{i},p{i},{('benign', 'malignant')[i % 2]},{file}" for i, case in enumerate(files) for file in case]
     (folder / "m.csv").write_text("\n".join(["case_id,patient_id,label,file", *rows]))
     return folder / "m.csv"
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_bad_files_are_left_out_by_name_and_the_others_go_on(tmp_path, capsys, monkeypatch):
+def test_bad_files_are_left_out_by_name_and_the_others_are_kept(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # files called pipe_… share a pipe
     names = [
         name for name in BAD if Path(name).suffix in (".npy", ".h5", ".pt", ".npz") and not name.startswith("pipe_")
-    ]  # those share a pipe
+    ]
     for name in names:
         BAD[name][0](tmp_path / name)
     for i in range(4):
@@ -677,8 +674,8 @@ def test_bad_files_are_left_out_by_name_and_the_others_go_on(tmp_path, capsys, m
     cohort = cohort_from_manifest(manifest_of(tmp_path, files), tmp_path / "store")
     assert [bag.id for bag in cohort.bags] == ["c0", "c1", "c2", "c3"]
     assert all(np.array_equal(bag.instances.read().numpy(), VALUES + i) for i, bag in enumerate(cohort.bags))
-    said = capsys.readouterr().out
-    assert all(f"left out: case c{i}: " in said and f"{tmp_path / name}" in said for i, name in enumerate(names, 4))
+    output = capsys.readouterr().out
+    assert all(f"left out: case c{i}: " in output and f"{tmp_path / name}" in output for i, name in enumerate(names, 4))
 
 
 def test_files_of_a_case_whose_coordinates_differ_are_named(tmp_path, capsys):
@@ -694,15 +691,15 @@ def test_files_of_a_case_whose_coordinates_differ_are_named(tmp_path, capsys):
     cohort = cohort_from_manifest(manifest_of(tmp_path, files), tmp_path / "store")
     assert {bag.id: tuple(bag.coords.shape) for bag in cohort.bags} == {"c0": (12, 2), "c1": (6, 3), "c2": (6, 1)}
     assert np.array_equal(cohort.bags[0].coords.numpy(), np.concatenate([CORNERS, CORNERS]))
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
         f"left out: case c3: coords has the shape (6, 3) in {tmp_path}/3again.h5, but (6, 2) in {tmp_path}/1again.h5"
-        in said
+        in output
     )
-    assert said.count("left out: case c4: ") == 1
+    assert output.count("left out: case c4: ") == 1
 
 
-def test_full_disk_is_no_fault_of_the_file_that_is_being_kept(tmp_path):
+def test_full_disk_is_reported_as_a_fault_of_the_store(tmp_path):
     for i in range(4):
         saved(np.ones((2**12, 4), np.float32))(tmp_path / f"{i}.npy")
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -717,7 +714,7 @@ def test_full_disk_is_no_fault_of_the_file_that_is_being_kept(tmp_path):
 # The store
 
 
-def test_full_disk_names_the_store_and_what_was_kept_is_whole(tmp_path):
+def test_full_disk_names_the_store_and_leaves_it_whole(tmp_path):
     store = InstanceStore(tmp_path / "store")
     store.write("a", {"path": "a"}, VALUES)
     store.finish()
@@ -734,7 +731,7 @@ def test_full_disk_names_the_store_and_what_was_kept_is_whole(tmp_path):
     assert len(InstanceStore(store.folder)) == 12
 
 
-def test_folder_that_may_not_be_written_to_is_read_and_named():
+def test_read_only_store_is_read_and_named():
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         store = InstanceStore(Path(name) / "store")

@@ -1,4 +1,4 @@
-"""What holds the house together: notebooks and package agree, imports run one way, and no ordinary test judges a clock."""
+"""What holds the house together: notebooks and package agree, imports run one way, no ordinary test judges a clock."""
 
 import ast
 import json
@@ -76,13 +76,12 @@ def test_chapter_that_exports_tests_itself_and_holds_no_output(path):
 def test_shipped_javascript_is_what_its_modules_give(tmp_path):
     for name in ("Makefile", "package.json", "package-lock.json", ".npmrc"):
         shutil.copy(ROOT / name, tmp_path / name)
-    shutil.copytree(ROOT / "mil_workbench/viewers/js", tmp_path / "mil_workbench/viewers/js")
+    shutil.copytree(ROOT / "js", tmp_path / "js")
     done = subprocess.run(["make", "viewers"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    built = {path.name: path.read_bytes() for path in (tmp_path / "mil_workbench/viewers/static").glob("*.js")}
-    assert built == {path.name: path.read_bytes() for path in (ROOT / "mil_workbench/viewers/static").glob("*.js")}, (
-        "run `make viewers` and commit"
-    )
+    static = "mil_workbench/viewers/static"
+    built, shipped = ({path.name: path.read_bytes() for path in (root / static).iterdir()} for root in (tmp_path, ROOT))
+    assert built == shipped, "run `make viewers` and commit"
 
 
 def test_imports_run_one_way():
@@ -92,13 +91,17 @@ def test_imports_run_one_way():
 
 @pytest.mark.xdist_group("house")
 def test_groups_of_tests_share_a_process(request):
-    "With pytest 9.2, xdist 3.8 drops the groups without a word: each process makes its own JupyterLab, Slurm and small runs then."
+    """With pytest 9.2, xdist 3.8 drops the groups without a word.
+
+    Each process would make its own JupyterLab, Slurm and small runs then.
+    """
     if request.config.getoption("loadgroup", False):  # in one of xdist's processes
         assert request.node.nodeid.endswith("@house")
 
 
 def test_import_is_light():
-    code = "import sys, mil_workbench, mil_workbench.record.parameters, mil_workbench.record.run_folder; assert 'torch' not in sys.modules"
+    modules = "mil_workbench, mil_workbench.record.parameters, mil_workbench.record.run_folder"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

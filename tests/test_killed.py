@@ -1,4 +1,4 @@
-"""Runs that are killed at any moment and taken up again end with the numbers of a run that was left alone."""
+"""Runs that are killed at any moment and resumed end with the numbers of a run that was left alone."""
 
 import contextlib
 import os
@@ -19,13 +19,16 @@ import pytest
 
 from mil_workbench.files import read_json
 
-OPTIONS = "--cohort digits --warmup-epochs 5 --batch-size 4 --bag-size 16 --dropout 0.5 --patience None --lr 1e-3 --device cpu --study killed"
+OPTIONS = (
+    "--cohort digits --warmup-epochs 5 --batch-size 4 --bag-size 16 --dropout 0.5 --patience None --lr 1e-3 "
+    "--device cpu --study killed"
+)
 SHORTEST = 20  # seconds that an undisturbed run takes, at least
 MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 
 
 def start(project: Path, name: str, epochs: int) -> subprocess.Popen:
-    log = open(project / f"{name}.log", "ab")
+    log = open(project / f"{name}.log", "ab")  # noqa: SIM115 - the process goes on writing to it
     environment = {**os.environ, "MPLBACKEND": ""}
     return subprocess.Popen(
         [*MIL_WORKBENCH, "run", "train", *OPTIONS.split(), "--epochs", str(epochs), "--run-name", name],
@@ -37,7 +40,7 @@ def start(project: Path, name: str, epochs: int) -> subprocess.Popen:
 
 
 def family(process: subprocess.Popen) -> list[psutil.Process]:
-    "The launcher, its kernel, and what that has started."
+    "Return the launcher, its kernel, and the processes that the kernel has started."
     try:
         return [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     except psutil.NoSuchProcess:
@@ -72,7 +75,7 @@ def draw_kills(n: int, seed: int) -> list[Kill]:
 
 
 def strike(process: subprocess.Popen, kill: Kill, run: Path) -> bool:
-    "Wait for the moment and send the signal; whether a checkpoint was half written then."
+    "Wait for the moment and send the signal; return whether a checkpoint was half written then."
     time.sleep(kill.after)
     checkpoints, members = run / "checkpoints", family(process)
     while kill.whom == "kernel" and len(members) < 2:  # it has not begun yet
@@ -89,7 +92,7 @@ def strike(process: subprocess.Popen, kill: Kill, run: Path) -> bool:
 
 
 def disturb(project: Path, number: int, kill: Kill, epochs: int) -> dict:
-    "A run that is killed once and taken up; what became of it."
+    "Start a run, kill it once and resume it; return what became of it."
     name, run = f"killed{number}", project / "papermill_runs" / "killed" / f"killed{number}"
     first = start(project, name, epochs)
     in_checkpoint = strike(first, kill, run)
@@ -134,8 +137,8 @@ def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 50) -> No
         results = [future.result() for future in disturbed]
     history = pd.read_csv(reference / "history.csv").drop(columns="seconds")
     for result in results:
-        run, told = result["run"], (project / f"{result['name']}.log").read_text()[-2000:]
-        assert result["code"] == 0, (result["kill"], told)
+        run, log = result["run"], (project / f"{result['name']}.log").read_text()[-2000:]
+        assert result["code"] == 0, (result["kill"], log)
         pd.testing.assert_frame_equal(
             pd.read_csv(run / "history.csv").drop(columns="seconds"), history, check_exact=True
         )
@@ -148,12 +151,13 @@ def killed_and_resumed(project: Path, n: int, seed: int, epochs: int = 50) -> No
     assert len(struck) >= n - n // 5, "most runs were killed before their end"
     in_checkpoint = sum(result["in_checkpoint"] for result in struck)
     print(
-        f"{len(struck)} of {n} killed before their end, {in_checkpoint} of them inside a checkpoint's writing; the undisturbed run took {seconds:.0f} s"
+        f"{len(struck)} of {n} killed before their end, {in_checkpoint} of them while a checkpoint was being written; "
+        f"the undisturbed run took {seconds:.0f} s"
     )
     for result in results:
         print(
             f"  {result['kill'].signal.name} to {result['kill'].whom} after {result['kill'].after:.1f} s"
-            + (", inside a checkpoint" if result["in_checkpoint"] else "")
+            + (", while a checkpoint was being written" if result["in_checkpoint"] else "")
         )
     assert in_checkpoint >= n / 4
 

@@ -1,4 +1,4 @@
-"""The launcher: every way in which a run can end, and what the record says of it."""
+"""The launcher: every way in which a run can end, and what is recorded about it."""
 
 import contextlib
 import json
@@ -18,7 +18,10 @@ from mil_workbench.record.status import run_state, study_states
 
 MIL_WORKBENCH = [sys.executable, "-m", "mil_workbench.jobs.cli"]
 LISTENING = ["env", "--default-signal=INT,HUP"]  # these tests may themselves run in the background of a script
-PARAMETERS = 'how: str = "well"  # how it ends\nstudy: str = "s"  # folder of runs\nrun_name: str | None = None  # folder of this run'
+PARAMETERS = """\
+how: str = "well"  # how it ends
+study: str = "s"  # folder of runs
+run_name: str | None = None  # folder of this run"""
 BODY = """
 import os, signal, sys, time
 from pathlib import Path
@@ -114,11 +117,13 @@ def run(project: Path, *words: str, **environment: str) -> subprocess.CompletedP
         ("error", "ValueError: the cell says no"),
         (
             "exit",
-            "the notebook ended before it had written metrics.json; its cell 4 was not run, so something before it called sys.exit",
+            "the notebook ended before it had written metrics.json; "
+            "its cell 4 was not run, so something before it called sys.exit",
         ),
         (
             "memory",
-            "the kernel was killed (signal 9); if memory ran out, ask for more, or give a smaller batch_size, bag_size or encoder_chunk",
+            "the kernel was killed (signal 9); if memory ran out, ask for more, "
+            "or give a smaller batch_size, bag_size or encoder_chunk",
         ),
         ("crash", "the kernel died (exit code 3)"),
     ],
@@ -173,12 +178,15 @@ def test_stop_signal_leaves_an_interrupted_run(project, number):
     process.send_signal(number)
     assert process.wait(600) == os.EX_TEMPFAIL
     state = run_state(folder)
-    assert (state.state, state.reason) == ("interrupted", f"stopped by {number.name}; the same call goes on")
+    assert (state.state, state.reason) == ("interrupted", f"stopped by {number.name}; the same call resumes it")
 
 
 def in_background(project: Path, command: str) -> tuple[subprocess.Popen, int]:
-    "A shell script that starts `command` with an ampersand, as people do, and waits for it; the script, and the process of the command."
-    (project / "script.sh").write_text(f"#!/bin/sh\n{command} >said 2>&1 &\necho $! >pid\nwait $!\necho $? >code\n")
+    """A shell script that starts `command` with an ampersand, as people do, and waits for it.
+
+    Returns the script, and the number of the command's process.
+    """
+    (project / "script.sh").write_text(f"#!/bin/sh\n{command} >output 2>&1 &\necho $! >pid\nwait $!\necho $? >code\n")
     script = subprocess.Popen(["env", "--default-signal=HUP", "sh", "script.sh"], cwd=project)
     wait_until(lambda: (project / "pid").exists() and (project / "pid").read_text().endswith("\n"))
     return script, int((project / "pid").read_text())
@@ -210,15 +218,16 @@ def test_submit_in_the_background_of_a_script_is_stopped_with_its_tasks(project,
     wait_until(lambda: not left_of(project))
     states = {state.state: state.reason for state in study_states(project / "papermill_runs" / "s").values()}
     by = "SIGTERM" if number == signal.SIGTERM else "the end of the process that had started it"
-    assert states == {"interrupted": f"stopped by {by}; the same call goes on", "waiting": ""}
+    assert states == {"interrupted": f"stopped by {by}; the same call resumes it", "waiting": ""}
     assert (project / "code").read_text() == ("75\n" if number == signal.SIGTERM else "137\n")
     if number == signal.SIGTERM:
-        assert "SIGTERM: each task finishes its batch and keeps its state" in (project / "said").read_text()
+        assert "SIGTERM: each task finishes its batch and saves its state" in (project / "output").read_text()
 
 
 def test_submit_that_is_stopped_before_a_task_has_begun_runs_no_more(project):
     script, process = in_background(project, f"{SUBMIT} --how slow,keeps,stubborn")
-    wait_until(lambda: "running 3 tasks" in (project / "said").read_text() if (project / "said").exists() else False)
+    output = project / "output"
+    wait_until(lambda: output.exists() and "running 3 tasks" in output.read_text())
     wait_until(lambda: list(project.glob("papermill_runs/s/submitted/1/logs/*")))
     os.kill(process, signal.SIGTERM)
     os.kill(process, signal.SIGTERM)
@@ -234,10 +243,10 @@ def test_run_in_the_background_of_a_script_is_stopped(project):
     wait_until(lambda: begun(project, 1))
     os.kill(process, signal.SIGINT)
     os.kill(process, signal.SIGHUP)
-    os.kill(process, signal.SIGHUP)  # a terminal may say twice that it closes
+    os.kill(process, signal.SIGHUP)  # a terminal may announce twice that it closes
     script.wait(600)
     assert (project / "code").read_text() == "75\n" and (project / "papermill_runs/s/one/kept").exists()
-    assert run_state(project / "papermill_runs/s/one").reason == "stopped by SIGHUP; the same call goes on"
+    assert run_state(project / "papermill_runs/s/one").reason == "stopped by SIGHUP; the same call resumes it"
     wait_until(lambda: not left_of(project))
 
 
@@ -258,7 +267,7 @@ def test_closing_the_terminal_keeps_the_state(project, command):
     wait_until(lambda: not left_of(project))
 
 
-def test_what_nobody_reads_ends_no_run(project):
+def test_output_that_nobody_reads_ends_no_run(project):
     done = subprocess.run(
         ["bash", "-c", f"{' '.join(MIL_WORKBENCH)} run page.ipynb --run-name one | true; exit ${{PIPESTATUS[0]}}"],
         cwd=project,
@@ -285,9 +294,9 @@ def test_full_disk_is_recorded(project):
     try:
         done = run(project, "run", "page.ipynb", "--how", "full", "--run-name", "full")
         assert done.returncode == 1
-        assert (
-            run_state(disk / "full").reason
-            == f"OSError: [Errno 28] No space left on device: '{disk}/full/page.ipynb'; free space there, then give the same call again"
+        assert run_state(disk / "full").reason == (
+            f"OSError: [Errno 28] No space left on device: '{disk}/full/page.ipynb'; "
+            "free space there, then give the same call again"
         )
         done = run(project, "run", "page.ipynb", "--how", "full", "--run-name", "again")
         assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
@@ -304,9 +313,9 @@ def test_read_only_disk_is_refused_in_one_line(project):
     try:
         done = run(project, "run", "page.ipynb", "--run-name", "one")
         assert done.returncode == 2
-        assert (
-            done.stderr.strip()
-            == f"mil-workbench: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where you may write, or have that made writable"
+        assert done.stderr.strip() == (
+            f"mil-workbench: {disk / 's' / 'one'}: cannot be written to (Read-only file system); "
+            "run where you may write, or have that made writable"
         )
         done = run(project, "submit", "page.ipynb", "--study", "s", "--how", "well,error", "--local", "2")
         assert (
@@ -318,7 +327,7 @@ def test_read_only_disk_is_refused_in_one_line(project):
         subprocess.run(["umount", disk], check=True)
 
 
-def test_folder_that_turns_read_only_is_said_to_be_that(project):
+def test_folder_that_turns_read_only_is_reported_as_such(project):
     disk = project / "papermill_runs"
     small_disk(disk, "size=3m")
     try:
@@ -331,16 +340,19 @@ def test_folder_that_turns_read_only_is_said_to_be_that(project):
         wait_until(lambda: begun(project, 1))
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         process.terminate()
-        _, said = process.communicate(timeout=600)
+        _, complaint = process.communicate(timeout=600)
         assert process.returncode == os.EX_TEMPFAIL
-        assert (
-            f"interrupted: stopped by SIGTERM; the same call goes on; this could not be recorded: {disk / 's' / 'one'}: cannot be written to (Read-only file system); run where"
-            in said
+        reason = (
+            "interrupted: stopped by SIGTERM; the same call resumes it; this could not be recorded: "
+            f"{disk / 's' / 'one'}: cannot be written to (Read-only file system); run where"
         )
+        assert reason in complaint
         state = run_state(disk / "s" / "one")
         assert state.state == "failed" and "memory" not in state.reason
         assert state.reason.endswith(
-            "left no last word: killed, lost with its node, or kept from writing; what it printed last may say which; the same call takes it up; the folder cannot be written to now (Read-only file system)"
+            "left no final record: it was killed, lost with its node, or could not write; "
+            "its last output may say which; the same call resumes it; "
+            "the folder cannot be written to now (Read-only file system)"
         )
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
         assert run(project, "run", "page.ipynb", "--run-name", "one").returncode == 0, "the folder is free again"
@@ -354,11 +366,12 @@ def test_folder_that_turns_read_only_is_said_to_be_that(project):
         ("deleted", "{folder}: is gone, deleted or moved while the run was writing there; this run ends here"),
         (
             "half",
-            "the notebook ended before it had written metrics.json; its cell 4 was not run, so something before it called sys.exit",
+            "the notebook ended before it had written metrics.json; "
+            "its cell 4 was not run, so something before it called sys.exit",
         ),
     ],
 )
-def test_what_happened_to_the_folder_is_said(project, how, reason):
+def test_what_happened_to_the_folder_is_reported(project, how, reason):
     done = run(project, "run", "page.ipynb", "--how", how, "--run-name", "one")
     folder = project / "papermill_runs" / "s" / "one"
     assert (
@@ -367,7 +380,7 @@ def test_what_happened_to_the_folder_is_said(project, how, reason):
     )
     assert folder.exists() == (how == "half")
     if how == "half":
-        assert run_state(folder).reason == "metrics.json is not whole; the same call writes it again"
+        assert run_state(folder).reason == "metrics.json is incomplete; the same call writes it again"
         again = run(project, "run", "page.ipynb", "--run-name", "one")
         assert again.returncode == 0 and run_state(folder).state == "finished"
 
@@ -438,7 +451,7 @@ def test_first_cell_comes_soon_after_what_papermill_takes(project):
     assert by_workbench - by_papermill <= 3
 
 
-def test_status_goes_on_past_a_broken_study_and_reads_runs_without_attempts(project):
+def test_status_continues_past_a_broken_study_and_reads_runs_without_attempts(project):
     old, bad = project / "papermill_runs" / "old", project / "papermill_runs" / "bad" / "submitted" / "1"
     for name in "ab":
         (old / name).mkdir(parents=True)

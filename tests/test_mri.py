@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT, papermill_command
+from conftest import ROOT
 
 from mil_workbench.data.phantoms import phantom_patients, write_brats_folder
-from mil_workbench.data.volumes import read_volume
+from mil_workbench.data.scans import read_volume
 from mil_workbench.files import InputError, read_json
 from mil_workbench.record.parameters import read_parameters
 from mil_workbench.training.checkpoints import load_checkpoint
-from mil_workbench.workflows.train import run_once
+from mil_workbench.workflows.run_many import run_once
 
 BRATS_SPACE = ROOT.parent / "shared" / "data" / "mri_brats_space"
 needs_real_volumes = pytest.mark.skipif(
@@ -144,7 +144,8 @@ from mil_workbench.data.bags import Bag, pack
 from mil_workbench.models.build import build_model
 n = int(sys.argv[1])
 torch.manual_seed(0)
-model = build_model("dual_stream", None, 2, encoder={"name": "resnet18", "in_channels": 4, "weights": "none", "train": True, "chunk": 32})
+encoder = {"name": "resnet18", "in_channels": 4, "weights": "none", "train": True, "chunk": 32}
+model = build_model("dual_stream", None, 2, encoder=encoder)
 bags = [Bag(f"c{i}", f"p{i}", i, torch.randint(0, 256, (n, 4, 64, 64), dtype=torch.uint8)) for i in range(2)]
 for _ in range(2):
     batch = pack(bags)
@@ -192,11 +193,13 @@ import resource, sys, time
 from pathlib import Path
 import nibabel, numpy as np, psutil, torch
 from mil_workbench.data.stores import InstanceStore
-from mil_workbench.data.volumes import VolumeCase, read_case, slices_of
+from mil_workbench.data.scans import VolumeCase, read_case
+from mil_workbench.data.slices import slices_of
 torch.set_num_threads(1)
 folder, store = Path(sys.argv[1]), InstanceStore(sys.argv[2])
 name = "TCGA-DU-7294"
-files = {modality: folder / f"{name}_{ending}.nii.gz" for modality, ending in (("t1", "t1"), ("t1ce", "t1c"), ("flair", "flair"), ("t2", "t2"))}
+endings = {"t1": "t1", "t1ce": "t1c", "flair": "flair", "t2": "t2"}
+files = {modality: folder / f"{name}_{ending}.nii.gz" for modality, ending in endings.items()}
 case = VolumeCase(name, name, "LGG", files, folder / f"{name}_autoseg_simple.nii.gz")
 idle = psutil.Process().memory_info().rss / 2**20
 store.write(name, {"path": name}, **slices_of(read_case(case)))
@@ -257,12 +260,15 @@ def test_real_patients_by_manifest(tmp_path):
 def test_second_start_is_quick(run_notebook, tmp_path, brats_folder):
     options = {**SMALL, "cohort": brats_folder}
     assert run_notebook(**options, run_name="first").returncode == 0
+    given = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     script = (
-        "import sys, time\nfrom mil_workbench import train\nfrom mil_workbench.record.parameters import read_parameters\n"
-        f"defaults = {{n: p.default for n, p in read_parameters({str(papermill_command('train', tmp_path / 'x', tmp_path)[3])!r}).items()}}\n"
-        f"values = {{**defaults, **{ {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}!r}, 'run_name': 'second', 'seed': 3}}\n"
+        "import sys, time\nfrom mil_workbench.workflows import train, train_model\n"
+        "from mil_workbench.record.parameters import defaults_of, read_parameters\n"
+        f"defaults = defaults_of(read_parameters({str(ROOT / 'nbs/runs/train.ipynb')!r}))\n"
+        f"values = {{**defaults, **{given!r}, 'run_name': 'second', 'seed': 3}}\n"
         "start = time.perf_counter()\nrun = train.start_with(values, defaults)\ncohort = train.load(run)\n"
-        "cohort, sets = train.encode(run, cohort, train.split(run, cohort))\nmodel = train.build(run, cohort, sets)\n"
+        "cohort, sets = train.encode(run, cohort, train.split(run, cohort))\n"
+        "model = train_model.build(run, cohort, sets)\n"
         "print('seconds', time.perf_counter() - start)\n"
     )
     done = subprocess.run(

@@ -21,7 +21,7 @@ def printed(path) -> str:
     )
 
 
-@pytest.mark.slow  # minutes; the chapter models/benchmark tries its functions on one row
+@pytest.mark.slow  # minutes; the chapter studies/peer_benchmark tries its functions on few rows
 def test_peer_benchmark(run_notebook, project):
     done = run_notebook(
         "peer_benchmark", seconds_per_row=0.1, least_rounds=2, hidden_features=16, largest=300, single=2000
@@ -90,11 +90,13 @@ def test_stability_study(run_notebook, project):
     done = run_notebook("stability_study", **options)
     assert done.returncode == 0, done.stderr[-2000:]
     text = printed(project / "out.ipynb")
-    assert "seed_fix" in text and "pooled test AUROC" in text and "w_max" in text
+    assert "soft_selection" in text and "pooled test AUROC" in text and "w_max" in text
     finished = list(project.glob("papermill_runs/stability/*/metrics.json"))
     assert len(finished) == 3 + 24
-    start_row = next(line for line in text.splitlines() if line.startswith("seed_start "))
-    assert start_row.rstrip().endswith("no"), "a hard selection sends its scorer no gradient"
+    presets = {json.loads((path.parent / "params.json").read_text())["preset"] for path in finished}
+    assert presets == {"recommended", "seed_start", "seed_fix"}, "finished runs of before are found by their parameters"
+    hard_row = next(line for line in text.splitlines() if line.startswith("hard_selection "))
+    assert hard_row.rstrip().endswith("no"), "a hard selection sends its scorer no gradient"
 
 
 def test_misspelt_parameter_is_refused(run_notebook, project):

@@ -11,7 +11,9 @@ import torchmil.models
 from mil_workbench.data.bags import Bag, pack
 from mil_workbench.files import InputError, checkout, read_json
 from mil_workbench.models.build import MODELS, build_model
-from mil_workbench.models.outside import TORCHMIL_OPTIONS, neighbour_graph, require_conforming
+from mil_workbench.models.conforming import require_conforming
+from mil_workbench.models.outside import TORCHMIL_OPTIONS
+from mil_workbench.models.padded import neighbour_graph
 from mil_workbench.record.parameters import read_parameters
 from mil_workbench.record.rules import MODEL_NAMES
 
@@ -33,9 +35,9 @@ def bags():
     return [
         Bag(
             name,
-            name,
-            label,
-            torch.randn(n, WIDTH, generator=generator),
+            patient_id=name,
+            label=label,
+            instances=torch.randn(n, WIDTH, generator=generator),
             coords=torch.rand(n, 2, generator=generator) * 9,
         )
         for name, label, n in (("a", 1, 12), ("b", 0, 23))
@@ -51,7 +53,7 @@ def test_the_rules_know_every_model():
 def test_torchmils_own_outputs_on_the_same_weights(name, bags):
     torch.manual_seed(0)
     ours = build_model(f"torchmil:{name}", WIDTH, 2).eval()
-    require_conforming(ours, bags, 2, name)
+    require_conforming(ours, bags, n_classes=2, name=name)
     theirs = getattr(torchmil.models, name)(in_shape=(WIDTH,), **TORCHMIL_OPTIONS.get(name, {})).eval()
     theirs.load_state_dict(ours.network.state_dict())
     asks_for = theirs.forward.__code__.co_varnames[: theirs.forward.__code__.co_argcount]
@@ -127,7 +129,7 @@ QUICK = {"cohort": "ucsb-breast", "epochs": 2, "device": "cpu", "study": "outsid
 
 @pytest.fixture
 def train(tmp_path, monkeypatch):
-    from mil_workbench.workflows.train import run_many
+    from mil_workbench.workflows.run_many import run_many
 
     (tmp_path / "settings.ini").write_text("")  # what makes a folder the project
     (tmp_path / "students.py").write_text(STUDENTS)
@@ -172,7 +174,7 @@ def test_a_model_from_outside_leaves_a_whole_record(train, values):
     [
         ({"model": "students:Mixing"}, "a bag must not change with its neighbours"),
         ({"model": "students:NotANumber"}, "its logits: not all are finite"),
-        ({"model": "students:Transposed"}, r"its logits: shape \(2, 3\), for 3 bags of 2 classes \(3, 2\) is wanted"),
+        ({"model": "students:Transposed"}, r"its logits: shape \(2, 3\), but 3 bags of 2 classes need \(3, 2\)"),
         ({"model": "students:Missing"}, "students has no Missing; its models are Small, Mixing,"),
         ({"model": "students.Small"}, "did you mean students:Small"),
         ({"model": "students:Small", "model_options": "depth=3"}, "has no option 'depth'; it takes width, dropout"),
@@ -206,8 +208,8 @@ def test_what_is_wrong_is_named_before_training(train, values, message):
     assert not list(Path("papermill_runs").rglob("history.csv"))
 
 
-def test_parts_that_a_published_loss_does_not_reach_are_said_and_trained_beside(train, capsys):
-    from mil_workbench.workflows.train import run_once
+def test_parts_that_a_published_loss_does_not_reach_are_named_and_the_rest_is_trained(train, capsys):
+    from mil_workbench.workflows.run_many import run_once
 
     defaults = {
         name: parameter.default for name, parameter in read_parameters(checkout() / "nbs/runs/train.ipynb").items()
@@ -219,7 +221,7 @@ def test_parts_that_a_published_loss_does_not_reach_are_said_and_trained_beside(
 
 def test_options_and_defaults_reach_the_class(train):
     described = lambda run: read_json(run / "model.json")["description"]
-    assert described(train(model="students:Small"))["dropout"] == 0.25, "the run's own default, which params.yaml names"
+    assert described(train(model="students:Small"))["dropout"] == 0.25, "the run's own default, which params.json names"
     run = train(model="students:Shaped", model_options="widths=(5, 6)")
     assert described(run)["widths"] == [5, 6] and (run / "metrics.json").exists()
 
@@ -240,7 +242,7 @@ def test_random_numbers_of_numpy_and_python_are_seeded(train):
     pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
-def test_a_module_that_is_gone_is_asked_back(train, monkeypatch):
+def test_a_missing_module_is_named_with_its_remedy(train, monkeypatch):
     import sys
 
     from mil_workbench.training.checkpoints import load_checkpoint
@@ -252,7 +254,7 @@ def test_a_module_that_is_gone_is_asked_back(train, monkeypatch):
         load_checkpoint(run / "checkpoints/best.safetensors")
 
 
-def test_a_refusal_in_another_process_is_one_line(train):
+def test_an_error_in_another_process_is_one_line(train):
     with pytest.raises(InputError, match="^no gradient reaches selector.scorer") as refusal:
         train(cohort="musk1", critical_selection_mode="hard", n_processes=2)
     assert "\n" not in str(refusal.value)

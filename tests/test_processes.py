@@ -1,4 +1,4 @@
-"""One run shared by two processes goes on after a stop and a kill with the same numbers, and leaves nobody behind."""
+"""A run shared by two processes resumes after a stop and a kill with the same numbers, and leaves no process behind."""
 
 import os
 import signal
@@ -10,28 +10,10 @@ import psutil
 import pytest
 from conftest import wait_until
 
-OPTIONS = [
-    "--cohort",
-    "digits",
-    "--epochs",
-    "8",
-    "--warmup-epochs",
-    "1",
-    "--batch-size",
-    "7",
-    "--bag-size",
-    "16",
-    "--dropout",
-    "0.25",
-    "--patience",
-    "None",
-    "--lr",
-    "1e-3",
-    "--device",
-    "cpu",
-    "--study",
-    "shared",
-]
+OPTIONS = (
+    "--cohort digits --epochs 8 --warmup-epochs 1 --batch-size 7 --bag-size 16 --dropout 0.25 --patience None "
+    "--lr 1e-3 --device cpu --study shared"
+)
 
 
 def start(folder, name: str) -> subprocess.Popen:
@@ -41,7 +23,7 @@ def start(folder, name: str) -> subprocess.Popen:
         "mil_workbench.jobs.cli",
         "run",
         "train",
-        *OPTIONS,
+        *OPTIONS.split(),
         "--n-processes",
         "2",
         "--run-name",
@@ -51,7 +33,7 @@ def start(folder, name: str) -> subprocess.Popen:
 
 
 @pytest.mark.slow
-def test_two_processes_are_stopped_and_killed_and_go_on(tmp_path):
+def test_two_processes_are_stopped_and_killed_and_resume(tmp_path):
     (tmp_path / "settings.ini").touch()
     runs = tmp_path / "papermill_runs" / "shared"
     assert start(tmp_path, "two").wait() == 0
@@ -66,7 +48,7 @@ def test_two_processes_are_stopped_and_killed_and_go_on(tmp_path):
     assert len(family) >= 3  # the kernel and its two processes at least
     family[0].kill()
     assert killed.wait() == 1
-    assert not psutil.wait_procs(family, timeout=300)[1], "nobody is left behind"
+    assert not psutil.wait_procs(family, timeout=300)[1], "no process is left behind"
     assert start(tmp_path, "stopped").wait() == 0
 
     two, resumed = (pd.read_csv(runs / name / "history.csv").drop(columns="seconds") for name in ("two", "stopped"))

@@ -1,4 +1,4 @@
-"""The report of a study: what runs wrote comes together, gaps and failures are said, and many runs come into one table."""
+"""The report of a study: scores of many runs together, missing folds and failed runs by name, one table of all runs."""
 
 import json
 import os
@@ -10,9 +10,11 @@ import pytest
 from sklearn.metrics import accuracy_score, roc_auc_score
 
 from mil_workbench.files import read_json, write_json, write_text
-from mil_workbench.record.run_folder import RunFolder, summarise, write_parameters
+from mil_workbench.record.run_folder import RunFolder
+from mil_workbench.record.run_parameters import write_parameters
 from mil_workbench.record.runs_table import collect, write_tables
 from mil_workbench.record.status import State
+from mil_workbench.record.summary import summarise
 
 PARAMETERS = {
     "cohort": "made-up",
@@ -30,7 +32,7 @@ N_FOLDS, N_CASES = 3, 90
 def write_run(
     study, model: str, fold: int, signal: float, protocol: str = "train_validation_test", **others
 ) -> RunFolder:
-    "The files of a finished run, with predictions that tell the classes as well as `signal` says."
+    "Write the files of a finished run; the larger `signal`, the better its predictions separate the classes."
     run = RunFolder(study / f"made-up-{model}-fold{fold}-seed0")
     rng = np.random.default_rng(fold)
     cases = pd.DataFrame({"case_id": [f"{i:03}" for i in range(N_CASES)], "label": np.arange(N_CASES) % 2})
@@ -76,7 +78,7 @@ def write_run(
 
 @pytest.fixture
 def project(tmp_path):
-    "A folder that counts as the project."
+    "A folder that counts as the project, where runs are written."
     (tmp_path / "settings.ini").touch()
     return tmp_path
 
@@ -109,13 +111,13 @@ def test_report(run_notebook, project):
         pd.read_csv(run / "predictions.csv").query("set == 'test'").assign(threshold=0.4 + 0.1 * fold)
         for fold, run in enumerate(runs[3:])
     ]
-    said = pd.concat(tables)
-    pooled = roc_auc_score(said.label == "yes", said.probability_yes)
+    predictions = pd.concat(tables)
+    pooled = roc_auc_score(predictions.label == "yes", predictions.probability_yes)
     abmil = kept["groups"]["abmil"]
     assert abmil["pooled"]["auroc"] == pytest.approx(pooled, abs=1e-12)
     assert f"{pooled:.3f} (" in text
     assert abmil["pooled"]["accuracy"] == pytest.approx(
-        accuracy_score(said.label == "yes", said.probability_yes >= said.threshold), abs=1e-12
+        accuracy_score(predictions.label == "yes", predictions.probability_yes >= predictions.threshold), abs=1e-12
     )
     assert abmil["mean_over_folds"]["auroc"] == pytest.approx(
         np.mean([roc_auc_score(t.label == "yes", t.probability_yes) for t in tables]), abs=1e-12
@@ -128,10 +130,10 @@ def test_report(run_notebook, project):
     )
     table = pd.read_parquet(study / "runs.parquet")
     assert len(table) == 9 and set(table.state) == {"finished", "failed"}
-    assert isinstance(summarise(study / "report"), str), "what the command says at its end"
+    assert isinstance(summarise(study / "report"), str), "what the command prints at its end"
 
 
-def test_what_cannot_be_reported_is_said_in_one_line(run_notebook, project):
+def test_study_without_finished_runs_is_one_line_of_error(run_notebook, project):
     study = project / "papermill_runs" / "made"
     run = write_run(study, "mean", 0, 1.0)
     (run / "metrics.json").unlink()
@@ -139,23 +141,23 @@ def test_what_cannot_be_reported_is_said_in_one_line(run_notebook, project):
     done = run_notebook("crossval_report", study="made")
     assert done.returncode != 0
     assert "nothing to report, no training run has finished (1 failed)" in done.stderr.strip().splitlines()[-1]
-    assert not (study / "report" / "metrics.json").exists(), "an old report does not pass for a new one"
+    assert not (study / "report" / "metrics.json").exists(), "an old report is not mistaken for a new one"
 
 
 def collect_many(study, n: int) -> tuple[pd.DataFrame, float]:
-    "The table of `n` runs of sixty epochs and a first one, and the seconds that it took to collect and write it."
+    "Return the table of `n` runs of sixty epochs and a first one, and the seconds it took to collect and write it."
     first = write_run(study, "mean", 0, 1.0)
     lines = ["epoch," + ",".join(f"quantity_{i}" for i in range(19)) + ",seconds"] + [
         f"{epoch}," + ",".join(["0.12345678901234567"] * 19) + ",1.5" for epoch in range(60)
     ]
     write_text(first / "history.csv", "\n".join([*lines, ""]))
     write_parameters(first, PARAMETERS | {f"parameter_{i}": 0.1 * i for i in range(50)})
-    parameters = (first / "params.yaml").read_text()
+    parameters = (first / "params.json").read_text()
     for i in range(n):
         (study / f"run{i}").mkdir()
-        (study / f"run{i}" / "params.yaml").write_text(
-            parameters.replace("lr: 0.001", f"lr: {i / 1e6:.6f}").replace(
-                "patience: 20", "patience: null" if i % 2 else "patience: 20"
+        (study / f"run{i}" / "params.json").write_text(
+            parameters.replace('"lr": 0.001', f'"lr": {i / 1e6:.6f}').replace(
+                '"patience": 20', '"patience": null' if i % 2 else '"patience": 20'
             )
         )
         for name in ("metrics.json", "environment.json", "history.csv"):

@@ -1,4 +1,4 @@
-"""From slides and patches to a scored run with stains and sections: what goes right, and what goes wrong."""
+"""From slides and patches to a scored run with stains and sections, with usable and unusable files."""
 
 import json
 import os
@@ -16,9 +16,10 @@ import torch
 from conftest import ROOT, papermill_command
 from PIL import Image
 
-from mil_workbench.data.cohorts import cohort_from_manifest
 from mil_workbench.data.features import read_features
-from mil_workbench.data.slides import PatchSettings, cohort_from_slides
+from mil_workbench.data.manifests import cohort_from_manifest
+from mil_workbench.data.patches import PatchSettings
+from mil_workbench.data.slides import cohort_from_slides
 from mil_workbench.data.stain_phantoms import phantom_sections, write_patch_folder, write_slides
 from mil_workbench.data.stores import InstanceStore
 from mil_workbench.files import InputError, read_json
@@ -44,7 +45,7 @@ SMALL = {
 
 
 def few_sections(n_of_each: int):
-    "One section of each stain of the first cases, `n_of_each` benign and as many malignant."
+    "Return one section of each stain of the first cases, `n_of_each` benign and as many malignant."
     sections = [section for section in phantom_sections(30, seed=3) if section.number == 0]
     cases = {}
     for section in sections:
@@ -54,11 +55,11 @@ def few_sections(n_of_each: int):
 
 @pytest.fixture(scope="module")
 def patch_folder(tmp_path_factory):
-    "Eight cases as patch images, and among them what real folders hold."
+    "A folder with eight cases as patch images, and with the other files that real folders hold."
     folder = tmp_path_factory.mktemp("data") / "patches"
     write_patch_folder(folder, few_sections(4))
     patches = sorted(folder.glob("*.png"))
-    for cut, wrong in zip(patches[:12:2], patches[1:12:2]):  # of the first section: enough to be drawn
+    for cut, wrong in zip(patches[:12:2], patches[1:12:2]):  # so many of the first section that some are drawn
         cut.write_bytes(cut.read_bytes()[:2000])
         wrong.write_text("not an image")
     (folder / f"._{patches[0].name}").write_bytes(b"resource fork")
@@ -68,7 +69,7 @@ def patch_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory):
-    "Eight cases as whole-slide files with a manifest; one file is cut short."
+    "The manifest of eight cases as whole-slide files, one of which is cut short."
     manifest = write_slides(tmp_path_factory.mktemp("data") / "slides", few_sections(4))
     broken = next(manifest.parent.glob("*_melan_*.tif"))
     broken.write_bytes(broken.read_bytes()[:1000])
@@ -83,7 +84,7 @@ def images_of(executed: str) -> int:
 
 @of_one_folder
 def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder, monkeypatch):
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # the folder is looked through by two processes
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "2")  # two processes search the folder
     done = run_notebook(**SMALL, cohort=patch_folder, run_name="patches")
     assert done.returncode == 0, done.stderr[-2000:]
     executed = (tmp_path / "out.ipynb").read_text()
@@ -105,16 +106,13 @@ def test_patch_folder_to_scores(run_notebook, tmp_path, patch_folder, monkeypatc
         case = next(iter(file["test"].values()))
         offsets = case["section"].attrs["offsets"]
         np.testing.assert_allclose(np.add.reduceat(case["section"][:], offsets[:-1]), 1, atol=1e-5)
-        assert sum(case["case"][:]) == pytest.approx(1, abs=1e-5) and set(case["stain"].attrs["groups"]) <= {
-            "h&e",
-            "melan",
-            "sox10",
-        }
+        assert sum(case["case"][:]) == pytest.approx(1, abs=1e-5)
+        assert set(case["stain"].attrs["groups"]) <= {"h&e", "melan", "sox10"}
 
     stores = {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}
     assert run_notebook(**{**SMALL, "cohort": patch_folder, "run_name": "again", "seed": 1}).returncode == 0
     assert stores == {path: path.stat().st_mtime_ns for path in (tmp_path / "stores").rglob("*.npy")}, (
-        "nothing is looked through or encoded twice"
+        "nothing is searched or encoded twice"
     )
 
 
@@ -146,7 +144,7 @@ def test_slides_extracted_by_two_jobs_at_once_then_trained(run_notebook, tmp_pat
     done = run_notebook(**{**SMALL, **shared}, cohort=slides, run_name="slides")
     assert done.returncode == 0, done.stderr[-2000:]
     assert {path: path.stat().st_mtime_ns for path in features.glob("*.npy")} == before, (
-        "training takes the features as they were extracted"
+        "training uses the features as they were extracted"
     )
     executed = (tmp_path / "out.ipynb").read_text()
     assert "left out: section" in executed and "cannot be read as a slide" in executed
@@ -336,20 +334,20 @@ def test_nothing_without_texture_is_drawn(tmp_path, frame, glass):
     )
     corners, _ = cohort.bags[0].instances.source.corners(cohort.bags[0].instances.rows)
     x, y = corners.T
-    covered = (
+    covered = (  # share of each patch that is tissue
         (np.minimum(x + 64, 1010) - np.maximum(x, 510)).clip(0)
         * (np.minimum(y + 64, 810) - np.maximum(y, 410)).clip(0)
         / 64**2
     )
-    assert covered.min() > 0.3 and len(corners) >= 36, "all that is drawn is tissue, and all of the tissue is there"
+    assert covered.min() > 0.3 and len(corners) >= 36, "only tissue is drawn, and all of it"
     listed = pd.read_csv(tmp_path / "store" / "left_out.csv")
     n = int(cohort.note.split("Of ")[1].split(" tiles")[0])
     counted = listed[listed.name == str(tmp_path / "a.tif")].reason.str.extract(r"^(\d+) of")[0].astype(int).sum()
-    assert n == 2 * 18 * 21 and counted + len(corners) == 18 * 21, "what was left out is counted by reason"
+    assert n == 2 * 18 * 21 and counted + len(corners) == 18 * 21, "tiles that are left out are counted by reason"
 
 
-def bad_pictures(folder, prefix):
-    "Files of every kind that is no patch, called by `prefix` and a number; how many."
+def write_bad_pictures(folder, prefix):
+    "Write files of every kind that is not a patch, with names that begin with `prefix`; return how many."
     good = folder / f"{prefix}0.png"
     Image.fromarray(some_tissue(64)).save(good)
     bomb = bytearray(good.read_bytes())
@@ -399,7 +397,7 @@ def bad_pictures(folder, prefix):
 def test_bad_patches_are_named_and_the_others_go_on(tmp_path):
     folder = tmp_path / "patches"
     folder.mkdir()
-    n_bad = bad_pictures(folder, "case_1_match_1_h&e_patch7_x1_y1.")
+    n_bad = write_bad_pictures(folder, "case_1_match_1_h&e_patch7_x1_y1.")
     for case in (1, 2):
         for patch in range(3):
             Image.fromarray(some_tissue(64, seed=10 * case + patch)).save(
@@ -428,7 +426,7 @@ def test_bad_patches_are_named_and_the_others_go_on(tmp_path):
         "stack.tif": "3 pictures",
         "lab.tif": "save it as RGB",
         "moving.gif": "2 pictures",
-        "patch91.png": "link to a file that is not there",
+        "patch91.png": "link to a file that does not exist",
         "patch92.png": "a folder without files",
         "patch93.png": "not an ordinary file",
     }.items():
@@ -520,7 +518,8 @@ def test_odd_names_of_stains_are_asked_about(tmp_path, monkeypatch, capsys, as_m
     rows = []
     for case in range(1, 7):
         for stain in ("h&e", "sox10", *(name for number, name in odd if number == case)):
-            name = f"case_{case}_match_{1 if not as_manifest or (case, stain) not in odd else 2}_{stain}_patch{len(stain)}.png"
+            match = 2 if as_manifest and (case, stain) in odd else 1  # a manifest needs a section of its own
+            name = f"case_{case}_match_{match}_{stain}_patch{len(stain)}.png"
             Image.fromarray(some_tissue(64, seed=case)).save(folder / name)
             rows.append((case, case, ("benign", "malignant")[case % 2], name, stain, name))
     (folder / "labels.csv").write_text(
@@ -549,7 +548,7 @@ def test_odd_names_of_stains_are_asked_about(tmp_path, monkeypatch, capsys, as_m
     assert cohort.bags[3].instances.shape[0] > cohort.bags[0].instances.shape[0] == cohort.bags[2].instances.shape[0]
     kept = begin(stain_map="h&e-labels=h&e-labels; sox10.=-")
     assert "h&e-labels" in kept.bags[2].levels[1].groups
-    with pytest.raises(InputError, match="stain_map: pas is no stain of"):
+    with pytest.raises(InputError, match="stain_map: pas is not a stain of"):
         begin(stain_map="pas=h&e; h&e-labels=-; sox10.=-")
 
 

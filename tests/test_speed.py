@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mil_workbench.data.phantoms import draw_patient, phantom_patients
-from mil_workbench.data.prepare import one_thread
+from mil_workbench.data.prepare import start_worker
 from mil_workbench.data.stores import InstanceStore
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
@@ -51,7 +51,7 @@ def test_a_store_reads_as_fast_as_a_memory_map(tmp_path):
 
 
 def test_sixty_phantoms_are_drawn_in_a_minute():
-    with ProcessPoolExecutor(2, get_context("spawn"), initializer=one_thread) as pool:
+    with ProcessPoolExecutor(2, get_context("spawn"), initializer=start_worker) as pool:
         pool.submit(draw_patient, phantom_patients()[0]).result()  # imports are not counted
         start = time.perf_counter()
         drawn = list(pool.map(draw_patient, itertools.islice(phantom_patients(), 60)))

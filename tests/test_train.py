@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
-from conftest import QUICK, papermill_command, wait_until
+from conftest import QUICK, ROOT, papermill_command, wait_until
 
 from mil_workbench.files import read_json
 from mil_workbench.training.checkpoints import load_checkpoint
@@ -25,7 +25,7 @@ def test_train_on_digits_leaves_a_whole_record(run_notebook, tmp_path):
     run = tmp_path / "papermill_runs/first/run"
     assert {path.name for path in run.iterdir()} == {
         "train.ipynb",
-        "params.yaml",
+        "params.json",
         "model.json",
         "folds.json",
         "history.csv",
@@ -65,7 +65,8 @@ def test_train_on_digits_leaves_a_whole_record(run_notebook, tmp_path):
         ({"run_name": "007"}, "papermill reads digits as a number, give it with -r run_name 7"),
         (
             {"n_folds": 40, "cohort": "ucsb-breast"},
-            "class malignant of ucsb-breast has 26 patients, too few for every set of every fold to have one; n_folds 26 works",
+            "class malignant of ucsb-breast has 26 patients, too few for every set of every fold to have one; "
+            "n_folds 26 works",
         ),
         ({"critical_selection_mode": "hard"}, "no gradient reaches selector.scorer"),
     ],
@@ -160,16 +161,19 @@ def test_notebook_costs_little_more_than_a_script(run_notebook, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\n"
-        "from mil_workbench import train\n"
-        "from mil_workbench.record.parameters import read_parameters\n"
-        f"defaults = {{n: p.default for n, p in read_parameters({str(papermill_command('train', tmp_path / 'x', tmp_path)[3])!r}).items()}}\n"
+        "from mil_workbench.workflows import train, train_figures, train_model, train_scores\n"
+        "from mil_workbench.record.parameters import defaults_of, read_parameters\n"
+        f"defaults = defaults_of(read_parameters({str(ROOT / 'nbs/runs/train.ipynb')!r}))\n"
         f"run = train.start_with({{**defaults, **{QUICK!r}, 'run_name': 'script'}}, defaults)\n"
-        "cohort = train.load(run)\nsets = train.split(run, cohort)\nmodel = train.build(run, cohort, sets)\n"
-        "loss = train.build_loss(run, cohort, sets)\ntrain.audit(run, model, loss, sets)\n"
-        "history = train.train(run, model, loss, sets)\nresults = train.evaluate(run, cohort, model, sets)\n"
-        "for figure in (train.plot_sets(sets, cohort.classes), train.plot_training(run, history), train.plot_results(run, cohort, results), train.plot_attention(cohort, results, sets)):\n"
+        "cohort = train.load(run)\nsets = train.split(run, cohort)\nmodel = train_model.build(run, cohort, sets)\n"
+        "loss = train_model.build_loss(run, cohort, sets)\ntrain_model.audit(run, model, loss, sets)\n"
+        "history = train.fit(run, model, loss, sets)\nresults = train_scores.score_run(run, cohort, model, sets)\n"
+        "shown = [train_figures.plot_sets(sets, cohort.classes), train_figures.plot_training(run, history)]\n"
+        "shown += [train_figures.plot_results(run, cohort, results)]\n"
+        "shown += [train_figures.plot_attention(cohort, results, sets)]\n"
+        "for figure in shown:\n"
         "    figure.savefig('figure.png')\n"
-        "train.finish(run, results)\n"
+        "train.finish(run, results.metrics)\n"
     )
     seconds = []
     for i in range(2):

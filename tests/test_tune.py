@@ -14,14 +14,14 @@ from conftest import ROOT, papermill_command, wait_until
 
 from mil_workbench.files import read_json
 from mil_workbench.record.status import study_states
-from mil_workbench.workflows import train, tune
+from mil_workbench.workflows import train, tune, tune_figures, tune_study
 
 BASE = "cohort=digits model=abmil epochs={} warmup_epochs=1 batch_size=16 bag_size=8 device=cpu patience=None"
 SPACE = "lr=1e-6..1e-1 log; dropout=0..0.5"
 
 
 def trials_of(study):
-    found = optuna.load_study(study_name=study.name, storage=tune.open_storage(study / "tune.journal"))
+    found = optuna.load_study(study_name=study.name, storage=tune_study.open_storage(study / "tuning.journal"))
     return found.trials
 
 
@@ -77,7 +77,7 @@ def wait_for(path, n_epochs, process):
     return find()
 
 
-def test_worker_stopped_and_killed_in_mid_trial_goes_on(project):
+def test_worker_stopped_and_killed_in_mid_trial_resumes(project):
     words = [
         "--study",
         "cut",
@@ -139,13 +139,13 @@ def tune_here(study):
         "folds_per_trial": 2,
         "seed": 3,
     }
-    search = tune.start_with(values)
+    search = tune_study.start_with(values)
     tune.run_trials(search)
     tune.finish(search)
     runs = [search.run_folder(trial.params, fold) for trial in search.study.trials for fold in range(2)]
     return (
         [(trial.params, trial.value) for trial in search.study.trials],
-        tune.best_trial(search).number,
+        tune_figures.best_trial(search).number,
         [read_json(run / "metrics.json")["test"]["auroc"] for run in runs],
     )
 
@@ -173,7 +173,7 @@ def test_test_cases_have_no_say(project, monkeypatch):
             ["--space", "dropuot=0..0.5"],
             "space: 'dropuot=0..0.5': there is no parameter 'dropuot'; did you mean dropout?",
         ),
-        (["--space", "lr=0..1 log"], "space: 'lr=0..1 log': a logarithm begins above 0"),
+        (["--space", "weight_decay=0..1 log"], "space: 'weight_decay=0..1 log': a logarithm begins above 0"),
         (
             ["--base", "model=mean", "--space", "attention_layers=1..3"],
             "base and space: attention_layers 3 has no effect on model mean",

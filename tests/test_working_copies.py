@@ -20,7 +20,7 @@ def test_make_lab_opens_copies_that_git_ignores(tmp_path):
         ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "--quiet", "--message", "as cloned"],
     ):
         subprocess.run(["git", "-C", clone, *words], check=True)
-    stand_in = tmp_path / "venv"  # of which Python is ours and jupyter says how it was called
+    stand_in = tmp_path / "venv"  # its Python is ours, and its jupyter prints how it was called
     (stand_in / "bin").mkdir(parents=True)
     for name, line in (("python", f'exec {sys.executable} "$@"'), ("jupyter", 'echo "jupyter $@"')):
         (stand_in / "bin" / name).write_text(f"#!/bin/sh\n{line}\n")

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .feature_files import BESIDE, read_arrays, require_numbers
+from .feature_files import read_arrays
+from .feature_formats import BESIDE, require_numbers
 from ..files import InputError, whole_file
 
 # %% ../../nbs/data/features.ipynb #42092614
@@ -24,18 +25,21 @@ VERSION = 2  # goes up when the same file gives other arrays
 
 
 def is_feature_file(path: str | Path) -> bool:
-    "Whether a file of this name is meant to hold features: its ending says so, in whatever case of letters."
+    "Return whether a file of this name is meant to hold features, by its ending in upper or lower case."
     return str(path).lower().endswith(FEATURE_FILES)
 
 
 def read_features(path: str | Path) -> dict[str, np.ndarray]:
-    """Return what a feature file holds: `instances` (N, D) float32 and, where it has them, `coords` (N, K) and `instance_labels` (N,), float64.
+    """Return what a feature file holds.
 
-    Whatever is wrong with the file is an `InputError` that names it: missing, unreadable, larger than memory, empty, not finite."""
+    That is `instances` (N, D) float32 and, where the file has them, `coords` (N, K) and `instance_labels` (N,),
+    float64. Raise an `InputError` that names the file if it is missing, unreadable, larger than memory, empty or
+    not finite."""
     path = Path(path)
     if not is_feature_file(path):
         raise InputError(
-            f"{path}: features are read from {', '.join(FEATURE_FILES)} files, not {path.suffix or 'files without an ending'}"
+            f"{path}: features are read from {', '.join(FEATURE_FILES)} files, "
+            f"not {path.suffix or 'files without an ending'}"
         )
     try:
         return check_features(path, read_arrays(path))
@@ -43,44 +47,46 @@ def read_features(path: str | Path) -> dict[str, np.ndarray]:
         raise
     except MemoryError:
         raise InputError(
-            f"{path}: reading it takes more memory than there is; split its case into several files, or ask for more memory"
+            f"{path}: reading it takes more memory than there is; "
+            "split its case into several files, or ask for more memory"
         ) from None
-    except (
-        Exception
-    ) as error:  # a damaged file makes libraries fail in any way at all, and it is the file that has to be named
+    except Exception as error:  # libraries may raise anything for a damaged file, and the message must name the file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); write it again") from None
 
 # %% ../../nbs/data/features.ipynb #be653afd
 def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    "`arrays` with float32 instances and float64 numbers beside them, or an error that names `path` and the first row at fault."
+    """Return `arrays` with float32 instances and float64 numbers beside them.
+
+    Raise an `InputError` that names `path` and the first row at fault."""
     instances = arrays["instances"]
     if instances.ndim == 3 and len(instances) == 1:  # a batch of one slide
         instances = instances[0]
     if instances.ndim != 2 or instances.shape[1] == 0 or instances.dtype.kind not in "fiu":
         raise InputError(
-            f"{path}: features must be numbers of shape (instances, width), not {instances.dtype} {instances.shape}; one instance has the shape (1, width)"
+            f"{path}: features must be numbers of shape (instances, width), "
+            f"not {instances.dtype} {instances.shape}; one instance has the shape (1, width)"
         )
     if len(instances) == 0:
         raise InputError(f"{path}: holds no instance; extract it again or take its case out of the manifest")
-    require_finite(path, "instances", instances)
-    require_exact(path, "features", instances, 24, "float32")
+    require_finite(path, name="instances", values=instances)
+    require_exact(path, name="features", values=instances, bits=24, kind="float32")
     with np.errstate(over="ignore"):
         narrow = instances.astype(np.float32, copy=False)
     too_large = np.flatnonzero(~np.isfinite(narrow).all(axis=1)) if narrow.dtype != instances.dtype else []
     if len(too_large):
         raise InputError(
-            f"{path}: {len(too_large)} of {len(instances)} instances hold numbers beyond 3.4e38, which float32 cannot, first row {too_large[0]}; scale them"
+            f"{path}: {len(too_large)} of {len(instances)} instances hold numbers beyond 3.4e38, "
+            f"too large for float32, first row {too_large[0]}; scale them"
         )
-    beside = {name: numbers_beside(path, name, arrays[name], len(instances)) for name in BESIDE if name in arrays}
+    n, present = len(instances), [name for name in BESIDE if name in arrays]
+    beside = {name: numbers_beside(path, name=name, values=arrays[name], n=n) for name in present}
     return {"instances": narrow, **beside}
 
-
-def numbers_beside(
-    path: Path, name: str, values: np.ndarray, n: int
-) -> np.ndarray:  # (n, K) coords or (n,) labels, float64
-    "What stands beside `n` instances, one row for each."
-    require_numbers(path, name, values.dtype)
+# %% ../../nbs/data/features.ipynb #2d23d1aa
+def numbers_beside(path: Path, name: str, values: np.ndarray, n: int) -> np.ndarray:  # (n, K) coords or (n,) labels
+    "Return the coordinates or labels of `n` instances as float64, one row each, or raise an `InputError`."
+    require_numbers(path, name=name, dtype=values.dtype)
     shape, rank = values.shape, 2 if name == "coords" else 1
     if values.ndim > 1 and len(values) == 1 and (n > 1 or values.ndim > rank):  # a batch of one slide
         values = values[0]
@@ -91,13 +97,12 @@ def numbers_beside(
     if len(shape) > 0 and len(values) != n:
         raise InputError(f"{path}: {n} instances but {len(values)} {name}")
     if values.ndim != rank or values.size == 0:
-        wanted = "(instances, numbers of a place)" if rank == 2 else "(instances,)"
-        raise InputError(f"{path}: {name} must have the shape {wanted}, not {shape}")
-    require_exact(path, name, values, 53, "float64")
+        needed = "(instances, coordinates)" if rank == 2 else "(instances,)"
+        raise InputError(f"{path}: {name} must have the shape {needed}, not {shape}")
+    require_exact(path, name=name, values=values, bits=53, kind="float64")
     values = values.astype(np.float64)
-    require_finite(
-        path, name, np.where(np.isnan(values), 0, values) if name == "coords" else values
-    )  # NaN: a place that is not known
+    unknown_as_zero = np.where(np.isnan(values), 0, values)  # NaN: a place that is not known
+    require_finite(path, name=name, values=unknown_as_zero if name == "coords" else values)
     return values
 
 
@@ -106,7 +111,8 @@ def require_finite(path: Path, name: str, values: np.ndarray) -> None:
     bad_rows = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad_rows):
         raise InputError(
-            f"{path}: {len(bad_rows)} of {len(values)} {name} are not finite (NaN or infinite), first row {bad_rows[0]}; write them again"
+            f"{path}: {len(bad_rows)} of {len(values)} {name} are not finite (NaN or infinite), "
+            f"first row {bad_rows[0]}; write them again"
         )
 
 
@@ -119,7 +125,9 @@ def require_exact(path: Path, name: str, values: np.ndarray, bits: int, kind: st
 
 # %% ../../nbs/data/features.ipynb #da3b60f7
 def join_files(case_id: str, name: str, parts: dict[str, Tensor | None]) -> Tensor | None:
-    "The arrays called `name` of the files of a case (file -> array), end to end; None unless each file has it. Files whose rows differ are an `InputError`."
+    """Return the arrays called `name` of a case's files (file -> array), end to end; None unless each file has it.
+
+    Raise an `InputError` if their rows differ in shape."""
     arrays = [part for part in parts.values() if part is not None]
     if len(arrays) < len(parts):
         return None
@@ -127,7 +135,8 @@ def join_files(case_id: str, name: str, parts: dict[str, Tensor | None]) -> Tens
     for file, part in parts.items():
         if part.shape[1:] != arrays[0].shape[1:]:
             raise InputError(
-                f"case {case_id}: {name} has the shape {tuple(part.shape)} in {file}, but {tuple(arrays[0].shape)} in {first}; write both in one form"
+                f"case {case_id}: {name} has the shape {tuple(part.shape)} in {file}, "
+                f"but {tuple(arrays[0].shape)} in {first}; write both in one form"
             )
     return torch.cat(arrays)
 
@@ -149,29 +158,24 @@ def write_features(
     known = corners is not None and um_per_pixel is not None and slide_um_per_pixel is not None
     if layout == "stamp" and not known:
         raise InputError(
-            f"{Path(path).name}: STAMP wants the places of patches in µm, which are not known here; choose layout trident"
+            f"{Path(path).name}: STAMP needs the places of patches in µm, which are not known here; "
+            "choose layout trident"
         )
     with whole_file(path) as aside, h5py.File(aside, "w") as file:
         if layout == "stamp":
             file["feats"], file["coords"] = features, (corners * slide_um_per_pixel).astype(np.float32)
-            file.attrs.update(
-                extractor=encoder,
-                unit="um",
-                tile_size_um=patch_size * um_per_pixel,
-                tile_size_px=patch_size,
-                feat_type="tile",
-            )
+            tile = {"tile_size_um": patch_size * um_per_pixel, "tile_size_px": patch_size, "feat_type": "tile"}
+            file.attrs.update(extractor=encoder, unit="um", **tile)
             return
         file["features"] = features
         file["features"].attrs["encoder"] = encoder
         if corners is not None:
             file["coords"] = np.rint(corners).astype(np.int64)
-            facts = {"patch_size": patch_size, "overlap": 0, "name": Path(path).stem}
+            attributes = {"patch_size": patch_size, "overlap": 0, "name": Path(path).stem}
             if known:
-                side = round(patch_size * um_per_pixel / slide_um_per_pixel)
-                facts |= {
-                    "patch_size_level0": side,
+                attributes |= {
+                    "patch_size_level0": round(patch_size * um_per_pixel / slide_um_per_pixel),
                     "level0_magnification": round(10 / slide_um_per_pixel),
                     "target_magnification": round(10 / um_per_pixel),
                 }
-            file["coords"].attrs.update(facts)
+            file["coords"].attrs.update(attributes)

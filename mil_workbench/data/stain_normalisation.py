@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STANDARD', 'STANDARD_STRENGTH', 'TRANSPARENT', 'ONE_COLOUR', 'ANGLE_PERCENTILE', 'optical_density', 'find_stains',
-           'amounts', 'normalise_stains']
+           'stain_amounts', 'normalise_stains']
 
 # %% ../../nbs/data/stain_normalisation.ipynb #c12bab86
 import numpy as np
@@ -16,22 +16,27 @@ STANDARD = np.array(
     [[0.5626, 0.7201, 0.4062], [0.2159, 0.8012, 0.5581]]
 )  # haematoxylin, eosin: optical density in R, G, B
 STANDARD_STRENGTH = np.array([1.9705, 1.0308])  # 99th percentile of each stain's amount
-TRANSPARENT = 0.15  # optical density below which a pixel is glass
-ONE_COLOUR = 0.9995  # cosine of the angle between two colours that are one, such as those of grey pixels
-ANGLE_PERCENTILE = 1.0  # of the pixels on either side lie outside the stains' directions
+TRANSPARENT = 0.15  # mean optical density below which a pixel is glass
+ONE_COLOUR = 0.9995  # cosine between two stain colours above which they are one, as those of grey pixels
+ANGLE_PERCENTILE = 1.0  # percent of pixels that may lie outside the stains' directions, on either side
 
 
 def optical_density(pixels: np.ndarray) -> np.ndarray:  # (..., 3) uint8 -> (..., 3) float32
+    "Return the negative logarithm of the share of light that each pixel lets through."
     return -np.log((pixels.astype(np.float32) + 1) / 256)
 
 
 def find_stains(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, 3) uint8 -> (2, 3), (2,)
-    "Colours (unit optical density) of haematoxylin and eosin in `pixels`, and the 99th percentile of their amounts (Macenko et al. 2009)."
+    """Return the colours of haematoxylin and eosin in `pixels`, and how strong they are (Macenko et al. 2009).
+
+    Colours are optical densities of length 1; the strength is the 99th percentile of a stain's amount. Raise an
+    `InputError` if fewer than 1000 pixels are stained or if they do not show two stains."""
     density = optical_density(pixels)
     density = density[density.mean(1) > TRANSPARENT]
     if len(density) < 1000:
         raise InputError(
-            f"only {len(density)} of {len(pixels)} pixels are stained; too few to find its stains, so leave stain_normalisation out"
+            f"only {len(density)} of {len(pixels)} pixels are stained; too few to find its stains, so leave "
+            "stain_normalisation out"
         )
     _, axes = np.linalg.eigh(np.cov(density.T))
     plane = axes[:, :0:-1] * np.sign(axes[:, :0:-1].sum(0))  # (3, 2), the two directions with the largest variance
@@ -39,20 +44,20 @@ def find_stains(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # (N, 3) 
     extremes = np.percentile(angles, [ANGLE_PERCENTILE, 100 - ANGLE_PERCENTILE])
     stains = np.stack([np.cos(extremes), np.sin(extremes)], 1) @ plane.T
     stains = stains[np.argsort(-stains[:, 0])]  # haematoxylin takes more of the red light
-    strength = np.percentile(amounts(density, stains), 99, axis=0)
+    strength = np.percentile(stain_amounts(density, stains), 99, axis=0)
     if stains[0] @ stains[1] > ONE_COLOUR or not (strength > 0).all():
         raise InputError("its pixels do not show two stains, so leave stain_normalisation out")
     return stains, strength
 
 
-def amounts(density: np.ndarray, stains: np.ndarray) -> np.ndarray:  # (..., 3), (2, 3) -> (..., 2)
-    "How much of each stain explains each pixel, by least squares."
+def stain_amounts(density: np.ndarray, stains: np.ndarray) -> np.ndarray:  # (..., 3), (2, 3) -> (..., 2)
+    "Return the amounts of the two stains that explain each pixel best, by least squares."
     return density @ np.linalg.pinv(stains)
 
 
 def normalise_stains(
     image: np.ndarray, stains: np.ndarray, strength: np.ndarray
 ) -> np.ndarray:  # (..., 3) uint8 -> the same
-    "`image` as if it had been stained in the standard colours."
-    standard = amounts(optical_density(image), stains) * (STANDARD_STRENGTH / strength)
+    "Return `image` as if it had been stained in the standard colours, given its own stains and their strength."
+    standard = stain_amounts(optical_density(image), stains) * (STANDARD_STRENGTH / strength)
     return (256 * np.exp(-standard @ STANDARD) - 1).round().clip(0, 255).astype(np.uint8)

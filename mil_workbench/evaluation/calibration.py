@@ -19,20 +19,27 @@ from ..files import InputError
 
 # %% ../../nbs/evaluation/calibration.ipynb #c87f0cc7
 def bin_of(probability: np.ndarray, n_bins: int = 10) -> np.ndarray:  # (n,) -> (n,) int
-    "The bin of each case, rising from 0: bins of equal numbers of cases, equal probabilities together."
+    "Return the bin of each case, counted from 0: bins of equal numbers of cases, equal probabilities together."
     edges = np.quantile(probability, np.arange(1, n_bins) / n_bins)
     return np.unique(np.searchsorted(edges, probability, side="right"), return_inverse=True)[1]
 
 
-def wilson_interval(hits: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Wilson's (1927) 95 % interval of `hits` in `n` independent cases."
+def wilson_interval(hits: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # low, high
+    "Return Wilson's (1927) 95 % interval of the frequency of `hits` in `n` independent cases."
     z = norm.ppf(0.975)
     middle, half = hits + z**2 / 2, z * np.sqrt(hits * (n - hits) / n + z**2 / 4)
     return (middle - half) / (n + z**2), (middle + half) / (n + z**2)
 
 
-def reliability_table(is_positive: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> pd.DataFrame:
-    "Per bin its `cases`, mean `probability`, `frequency` of positives and Wilson's 95 % interval (`low`, `high`); (n,) bool, (n,)."
+def reliability_table(
+    is_positive: np.ndarray,  # (n,) bool, whether the event happened
+    probability: np.ndarray,  # (n,) of the event
+    n_bins: int = 10,
+) -> pd.DataFrame:
+    """Return one row per bin: mean `probability`, `frequency` of the event, and number of `cases`.
+
+    `low` and `high` are Wilson's 95 % interval of the frequency.
+    """
     table = pd.DataFrame({"probability": np.asarray(probability, float), "frequency": np.asarray(is_positive, float)})
     bins = table.groupby(bin_of(table.probability.to_numpy(), n_bins))
     low, high = wilson_interval(bins.frequency.sum(), bins.size())
@@ -42,8 +49,8 @@ def reliability_table(is_positive: np.ndarray, probability: np.ndarray, n_bins: 
 def expected_calibration_error(
     is_positive: np.ndarray, probability: np.ndarray, n_bins: int = 10
 ) -> float:  # (n,) bool, (n,)
-    "Mean distance between the bins' probability and frequency, weighted by their cases; from 0 to 1."
-    table = reliability_table(is_positive, probability, n_bins)
+    "Return the mean distance between the bins' probability and frequency, weighted by their cases; from 0 to 1."
+    table = reliability_table(is_positive, probability, n_bins=n_bins)
     return float(np.average(np.abs(table.probability - table.frequency), weights=table.cases))
 
 # %% ../../nbs/evaluation/calibration.ipynb #365985bc
@@ -59,29 +66,37 @@ class BrierParts:
 
 
 def brier_parts(is_positive: np.ndarray, probability: np.ndarray, n_bins: int = 10) -> BrierParts:  # (n,) bool, (n,)
-    "The Brier score taken apart over bins of equal numbers of cases."
-    seen, said = np.asarray(is_positive, float), np.asarray(probability, float)
-    bins = bin_of(said, n_bins)
-    mean_of = lambda values: (np.bincount(bins, values) / np.bincount(bins))[bins]  # of each case's bin
-    frequency, forecast = mean_of(seen), mean_of(said)
+    "Return the Brier score and its parts over bins of equal numbers of cases."
+    outcome, forecast = np.asarray(is_positive, float), np.asarray(probability, float)
+    bins = bin_of(forecast, n_bins)
+
+    def mean_of_bin(values: np.ndarray) -> np.ndarray:  # (n,) -> (n,), for each case the mean over its bin
+        return (np.bincount(bins, values) / np.bincount(bins))[bins]
+
+    frequency, mean_forecast = mean_of_bin(outcome), mean_of_bin(forecast)
+    within = (forecast - mean_forecast) ** 2 - 2 * (forecast - mean_forecast) * (outcome - frequency)
     return BrierParts(
-        brier=float(np.mean((said - seen) ** 2)),
-        reliability=float(np.mean((forecast - frequency) ** 2)),
-        resolution=float(np.mean((frequency - seen.mean()) ** 2)),
-        uncertainty=float(seen.mean() * (1 - seen.mean())),
-        within_bins=float(np.mean((said - forecast) ** 2 - 2 * (said - forecast) * (seen - frequency))),
+        brier=float(np.mean((forecast - outcome) ** 2)),
+        reliability=float(np.mean((mean_forecast - frequency) ** 2)),
+        resolution=float(np.mean((frequency - outcome.mean()) ** 2)),
+        uncertainty=float(outcome.mean() * (1 - outcome.mean())),
+        within_bins=float(np.mean(within)),
     )
 
 # %% ../../nbs/evaluation/calibration.ipynb #7ee53441
-TEMPERATURES = (0.05, 20.0)
+TEMPERATURES = (0.05, 20.0)  # the range searched
 
 
 def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:  # (n,) int, (n, C), both of validation
-    "The temperature within TEMPERATURES with the lowest cross-entropy; `InputError` where validation holds one class only."
+    """Return the temperature within TEMPERATURES that has the lowest cross-entropy on these validation cases.
+
+    Raise an `InputError` where they are of one class only, or a logit is not finite.
+    """
     labels, logits = np.asarray(labels), np.asarray(logits, float)
     if len(np.unique(labels)) < 2:
         raise InputError(
-            "temperature scaling: the validation cases are all of one class; choose a division whose validation set holds at least two"
+            "temperature scaling: the validation cases are all of one class; "
+            "choose a division whose validation set holds at least two"
         )
     if not np.isfinite(logits).all():
         row = int(np.argmin(np.isfinite(logits).all(1)))
@@ -92,11 +107,10 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:  # (n,) in
     def loss(log_temperature: float) -> float:
         return -log_softmax(logits / np.exp(log_temperature), axis=1)[np.arange(len(labels)), labels].mean()
 
-    return float(
-        np.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8}).x)
-    )
+    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-8})
+    return float(np.exp(found.x))
 
 
 def scaled_probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:  # (n, C) -> (n, C)
-    "Probabilities of logits that are divided by `temperature`."
+    "Return the probabilities that follow from logits divided by `temperature`."
     return softmax(np.asarray(logits, float) / temperature, axis=1)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLACES', 'QUESTIONS', 'instance_auroc', 'finding_by_position', 'position_weights', 'localisation_scores',
-           'localisation_table']
+           'means_over_bags', 'localisation_table', 'require_weights']
 
 # %% ../../nbs/evaluation/localisation.ipynb #47fb2917
 from collections.abc import Iterable, Sequence
@@ -19,25 +19,29 @@ from ..files import InputError
 
 # %% ../../nbs/evaluation/localisation.ipynb #8b8d94e2
 def instance_auroc(bags: Iterable[tuple[np.ndarray, np.ndarray]]) -> float | None:
-    "Mean AUROC of weights (N,) against instance labels (N,) over the bags that have both kinds; None if none has."
+    """Return the mean AUROC of weights against instance labels over the bags that have both kinds of instances.
+
+    A bag is its weights (N,) and instance labels (N,), above 0 where an instance shows the finding. None if no bag has
+    both kinds.
+    """
     scores = [
         roc_auc_score(labels > 0, weights) for weights, labels in bags if 0 < np.count_nonzero(labels > 0) < len(labels)
     ]
     return float(np.mean(scores)) if scores else None
 
 # %% ../../nbs/evaluation/localisation.ipynb #1b1d2e3c
-PLACES = (np.arange(32) + 0.5) / 32  # from the first instance of a bag to its last
+PLACES = (np.arange(32) + 0.5) / 32  # relative places, from the first instance of a bag (0) to its last (1)
 
 
 def finding_by_position(bags: Iterable[np.ndarray]) -> np.ndarray:  # (32,)
-    "How often instances show the finding, by relative place in the bag; `bags` are instance labels (N,) in order."
+    "Return how often instances show the finding at each of PLACES; `bags` are instance labels (N,) in order."
     return np.mean(
         [np.interp(PLACES, (np.arange(len(labels)) + 0.5) / len(labels), labels > 0) for labels in bags], axis=0
     )
 
 
 def position_weights(frequency: np.ndarray, n: int) -> np.ndarray:  # (n,)
-    "The weights that a bag of `n` instances gets from their places alone."
+    "Return the weights that the `n` instances of a bag get from their places alone; `frequency` is (32,)."
     return np.interp((np.arange(n) + 0.5) / n, PLACES, frequency)
 
 # %% ../../nbs/evaluation/localisation.ipynb #1428a088
@@ -45,9 +49,11 @@ QUESTIONS = ("auroc", "average_precision", "pointing", "recall_in_top_k", "r_pre
 
 
 def localisation_scores(
-    weights: np.ndarray, labels: np.ndarray, k: int
-) -> np.ndarray:  # (N,), (N,) of both kinds -> (6,)
-    "The scores of QUESTIONS for one bag, each from 0 to 1, as means over the orders of tied instances."
+    weights: np.ndarray,  # (N,)
+    labels: np.ndarray,  # (N,), above 0 where an instance shows the finding; both kinds are there
+    k: int,  # instances that a reader is shown
+) -> np.ndarray:  # (6,)
+    "Return the scores of QUESTIONS for one bag, each from 0 to 1, as means over the orders of tied instances."
     is_finding, place = labels > 0, np.arange(1, len(weights) + 1)
     _, run = np.unique(-weights, return_inverse=True)  # 0 for the largest weight
     tied, findings = np.bincount(run), np.bincount(run, is_finding)
@@ -69,26 +75,30 @@ def localisation_scores(
     )
 
 # %% ../../nbs/evaluation/localisation.ipynb #247ee671
-def _means(scores: np.ndarray, patients: np.ndarray) -> list[Metric]:  # (bags, questions), (bags,)
-    return bootstrap(
-        lambda weights: weights @ scores / weights.sum(1, keepdims=True), np.zeros(len(scores), int), patients
-    )
+def means_over_bags(scores: np.ndarray, patients: np.ndarray) -> list[Metric]:  # (bags, questions), (bags,)
+    "Return the mean score of each question, with its 95 % interval over patients."
+
+    def mean(weights: np.ndarray) -> np.ndarray:  # (draws, bags) -> (draws, questions)
+        return weights @ scores / weights.sum(1, keepdims=True)
+
+    return bootstrap(mean, np.zeros(len(scores), int), patients=patients)
 
 
 def localisation_table(
     bags: Sequence[tuple[np.ndarray, np.ndarray]],  # weights (N,) and instance labels (N,) of each positive bag
     patients: Sequence[str] | None = None,  # whose bag it is; None: each of another patient
-    frequency: np.ndarray
-    | None = None,  # (32,), of finding_by_position on the training bags; None: instances have no place
+    frequency: np.ndarray | None = None,  # (32,), of finding_by_position on the training bags;
+    # None: instances have no place
     k: int = 5,  # instances that a reader is shown
 ) -> pd.DataFrame:
-    "A row per question: the scores of weights, position and chance, and the gain over position or else chance, as Metrics; none if no bag has both kinds."
-    for number, (weights, labels) in enumerate(bags):
-        if len(weights) != len(labels) or not np.isfinite(weights).all() or (weights < 0).any():
-            raise InputError(
-                f"localisation: bag {number} has {len(weights)} weights for {len(labels)} instance labels, or one that is negative or not finite; give one weight from 0 up for each"
-            )
+    """Return the scores of weights, position and chance as Metrics, one row per question.
+
+    The last column is the gain over position or, without it, over chance. There is no row where no bag holds both kinds
+    of instances.
+    """
+    require_weights(bags)
     kept = [i for i, (_, labels) in enumerate(bags) if 0 < np.count_nonzero(labels > 0) < len(labels)]
+    questions = [name.replace("top_k", f"top_{k}") for name in QUESTIONS] if kept else []
     owners = np.arange(len(bags))[kept] if patients is None else np.asarray(patients)[kept]
     rivals = {
         "weights": lambda weights: weights,
@@ -98,13 +108,21 @@ def localisation_table(
     if frequency is None:
         del rivals["position"]
     scores = {
-        name: np.array([localisation_scores(rival(bags[i][0]), bags[i][1], k) for i in kept])
+        name: np.array([localisation_scores(rival(bags[i][0]), bags[i][1], k=k) for i in kept])
         for name, rival in rivals.items()
     }
     baseline = "chance" if frequency is None else "position"
     scores[f"gain over {baseline}"] = scores["weights"] - scores[baseline]
-    questions = [name.replace("top_k", f"top_{k}") for name in QUESTIONS] if kept else []
-    columns = {"bags": [len(kept)] * len(questions)} | {
-        name: _means(values, owners) if kept else [] for name, values in scores.items()
-    }
+    columns = {"bags": [len(kept)] * len(questions)}
+    columns |= {name: means_over_bags(values, owners) if kept else [] for name, values in scores.items()}
     return pd.DataFrame(columns, index=pd.Index(questions, name="score"))
+
+
+def require_weights(bags: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    "Raise an `InputError` where a bag does not have one weight from 0 up for each instance label."
+    for number, (weights, labels) in enumerate(bags, start=1):
+        if len(weights) != len(labels) or not np.isfinite(weights).all() or (weights < 0).any():
+            raise InputError(
+                f"localisation: bag {number} has {len(weights)} weights for {len(labels)} instance labels, "
+                "or one that is negative or not finite; give one weight from 0 up for each"
+            )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['METRICS', 'PSEUDO_CASES', 'FEWEST_PATIENTS', 'BLOCK', 'weights_by_score', 'auroc', 'average_precision',
            'best_threshold', 'choose_threshold', 'decide', 'weighted_metrics', 'Metric', 'patient_weights', 'bootstrap',
-           'classification_metrics', 'confusion']
+           'metric_of', 'classification_metrics', 'confusion']
 
 # %% ../../nbs/evaluation/metrics.ipynb #146f7f32
 from collections.abc import Callable
@@ -15,8 +15,12 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, roc_curve
 
 # %% ../../nbs/evaluation/metrics.ipynb #bbf6a2e3
-def weights_by_score(is_positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    "Weights of positives and of negatives at each distinct score, rising: (n,), (n,), (draws, n) -> (draws, distinct scores) each."
+def weights_by_score(
+    is_positive: np.ndarray,  # (n,) bool
+    scores: np.ndarray,  # (n,)
+    weights: np.ndarray,  # (draws, n)
+) -> tuple[np.ndarray, np.ndarray]:  # (draws, distinct scores) each
+    "Return the weights of positives and of negatives at each distinct score, from the lowest score to the highest."
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
     drawn = weights[:, order]
@@ -28,7 +32,7 @@ def weights_by_score(is_positive: np.ndarray, scores: np.ndarray, weights: np.nd
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:  # (draws, distinct scores) each -> (draws,)
-    "Area under the ROC curve of each draw; NaN where a class is missing."
+    "Return the area under the ROC curve of each draw; NaN where a class is missing."
     below = np.cumsum(negative, axis=1) - negative / 2
     return np.einsum("ds,ds->d", positive, below) / (positive.sum(1) * negative.sum(1))
 
@@ -36,20 +40,22 @@ def auroc(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:  # (draws, 
 def average_precision(
     positive: np.ndarray, negative: np.ndarray
 ) -> np.ndarray:  # (draws, distinct scores) each -> (draws,)
-    "Average precision of each draw; NaN where there is no positive."
+    "Return the average precision of each draw; NaN where there is no positive."
     found, called = np.cumsum(positive[:, ::-1], axis=1), np.cumsum((positive + negative)[:, ::-1], axis=1)
-    precision = found / np.maximum(called, 1e-300)  # nobody called: none found either
+    precision = found / np.maximum(called, 1e-300)  # where nobody is called, none is found either
     return np.einsum("ds,ds->d", positive[:, ::-1], precision) / positive.sum(1)
 
 # %% ../../nbs/evaluation/metrics.ipynb #b81186b9
 METRICS = ("auroc", "average_precision", "f1", "accuracy", "balanced_accuracy", "brier")
+PSEUDO_CASES = 50  # by which the mean probability counts as a threshold
 
 
-PSEUDO_CASES = 50  # that speak for the mean probability as a threshold
+def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,) 0 or 1, (n, 2)
+    """Return the threshold on the positive class's probability that has the best balanced accuracy on these cases.
 
-
-def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,), (n, 2)
-    "Return the threshold on the positive class's probability with the best balanced accuracy on these cases, halfway to the next lower score; of several that tie the middle one."
+    It lies halfway between the lowest score called positive and the next lower one; where several are equally good, it
+    is the middle one.
+    """
     scores = probabilities[:, 1]
     false_rate, true_rate, thresholds = (
         values[1:] for values in roc_curve(labels, scores, drop_intermediate=False)
@@ -61,35 +67,40 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (
     return float((middle + lower.max()) / 2) if len(lower) else float(middle)
 
 
-def choose_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,), (n, 2)
-    "Return the threshold for new cases: `best_threshold`, drawn towards the mean probability as if `PSEUDO_CASES` more cases spoke for that."
-    n = len(labels)
-    return float(
-        (n * best_threshold(labels, probabilities) + PSEUDO_CASES * probabilities[:, 1].mean()) / (n + PSEUDO_CASES)
-    )
+def choose_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:  # (n,) 0 or 1, (n, 2)
+    """Return a threshold for new cases, from validation cases.
+
+    It is `best_threshold`, drawn towards the mean probability as if `PSEUDO_CASES` more cases spoke for that.
+    """
+    n, best = len(labels), best_threshold(labels, probabilities)
+    return float((n * best + PSEUDO_CASES * probabilities[:, 1].mean()) / (n + PSEUDO_CASES))
 
 
 def decide(
-    probabilities: np.ndarray, threshold: float | np.ndarray | None
-) -> np.ndarray:  # (n, C), threshold of all or (n,) -> (n,)
-    "The class each case is called."
+    probabilities: np.ndarray,  # (n, C)
+    threshold: float | np.ndarray | None,  # of the positive class, one for all or (n,); unused with more classes
+) -> np.ndarray:  # (n,) int
+    "Return the class that each case is called."
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] >= threshold).astype(int)
     return probabilities.argmax(1)
 
-
+# %% ../../nbs/evaluation/metrics.ipynb #94b73685
 def weighted_metrics(
-    labels: np.ndarray, probabilities: np.ndarray, weights: np.ndarray, threshold: float | np.ndarray | None
-) -> np.ndarray:
-    "METRICS of each draw: (n,), (n, C), (draws, n) -> (draws, 6)."
+    labels: np.ndarray,  # (n,) int
+    probabilities: np.ndarray,  # (n, C)
+    weights: np.ndarray,  # (draws, n), how often each case counts
+    threshold: float | np.ndarray | None,  # as for `decide`
+) -> np.ndarray:  # (draws, 6)
+    "Return METRICS of each draw; NaN where a score is not defined."
     n_classes = probabilities.shape[1]
     is_class = labels[:, None] == np.arange(n_classes)
     called = decide(probabilities, threshold)
     scored = [1] if n_classes == 2 else range(n_classes)
     squared_error = np.square(probabilities - is_class).sum(1) / (2 if n_classes == 2 else 1)
     total = weights.sum(1)
-    with np.errstate(invalid="ignore", divide="ignore"):  # a class may be missing from a draw: NaN says so
-        by_score = [weights_by_score(is_class[:, c], probabilities[:, c], weights) for c in scored]
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where a class is missing from a draw
+        by_score = [weights_by_score(is_class[:, c], probabilities[:, c], weights=weights) for c in scored]
         ranking = [np.mean([metric(*parts) for parts in by_score], axis=0) for metric in (auroc, average_precision)]
         hits = np.stack([weights @ ((called == c) & is_class[:, c]) for c in range(n_classes)])
         true = np.stack([weights @ is_class[:, c] for c in range(n_classes)])
@@ -104,23 +115,32 @@ class Metric:
     "A score and its 95 % bootstrap interval; None where it is not defined."
 
     value: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
 
     def __str__(self) -> str:
-        "For a person: the score with its interval, where there is one."
+        "The score with its interval, where there is one."
         if self.value is None:
             return "not defined"
         return f"{self.value:.3f}" + ("" if self.low is None else f" ({self.low:.3f} to {self.high:.3f})")
 
 # %% ../../nbs/evaluation/metrics.ipynb #737a4970
-def patient_weights(labels: np.ndarray, patients: np.ndarray, n_draws: int, seed: int) -> np.ndarray:  # (draws, n)
-    "How often each case is drawn: whole patients, with replacement, within each label of patients (their highest)."
+def patient_weights(
+    labels: np.ndarray,  # (n,) int
+    patients: np.ndarray,  # (n,) whose case it is
+    n_draws: int,
+    seed: int,
+) -> np.ndarray:  # (draws, n)
+    """Return how often each case is drawn, in `n_draws` bootstrap draws.
+
+    Whole patients are drawn, with replacement, among those of the same label; the label of a patient with several cases
+    is the highest of theirs.
+    """
     names, patient_of = np.unique(patients, return_inverse=True)
     label_of = np.zeros(len(names), dtype=int)
     np.maximum.at(label_of, patient_of, labels)
     rng = np.random.default_rng(seed)
-    counts = np.zeros((n_draws, len(names)), dtype=np.uint16)  # a quarter of what floats would take
+    counts = np.zeros((n_draws, len(names)), dtype=np.uint16)  # a quarter of the memory of floats
     for label in np.unique(label_of):
         same = np.flatnonzero(label_of == label)
         for draw in counts:
@@ -128,7 +148,7 @@ def patient_weights(labels: np.ndarray, patients: np.ndarray, n_draws: int, seed
     return counts[:, patient_of]
 
 # %% ../../nbs/evaluation/metrics.ipynb #93ef6cc5
-FEWEST_PATIENTS = 10  # below that an interval over patients says nothing, and none is given
+FEWEST_PATIENTS = 10  # with fewer, an interval over patients means nothing, and none is given
 BLOCK = 200_000  # weights at a time: what the processor's cache holds
 
 
@@ -139,44 +159,49 @@ def bootstrap(
     n_draws: int = 2000,
     seed: int = 0,
 ) -> list[Metric]:
-    "Scores with their 95 % percentile intervals over patients; none of too few patients, nor where all draws agree."
-    weights = patient_weights(labels, patients, n_draws, seed)
+    """Return the scores with their 95 % percentile intervals over patients.
+
+    There is no interval with fewer than FEWEST_PATIENTS patients, nor where all draws agree.
+    """
+    weights = patient_weights(labels, patients, n_draws=n_draws, seed=seed)
     step = max(1, BLOCK // max(1, len(labels)))
-    with np.errstate(invalid="ignore", divide="ignore"):  # a draw may lack what a score needs: NaN says so
+    with np.errstate(invalid="ignore", divide="ignore"):  # NaN where a draw lacks what a score needs
         values = score(np.ones((1, len(labels))))[0]
         drawn = np.concatenate([score(weights[i : i + step].astype(float)) for i in range(0, n_draws, step)])
-    metrics = []
-    for value, draws in zip(values, drawn.T):
-        draws = draws[~np.isnan(draws)]
-        low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
-        if np.isnan(value):
-            metrics.append(Metric(None, None, None))
-        elif len(np.unique(patients)) < FEWEST_PATIENTS or not high - low > 1e-12:  # they agree but for rounding
-            metrics.append(Metric(float(value), None, None))
-        else:
-            metrics.append(Metric(float(value), float(low), float(high)))
-    return metrics
+    has_enough = len(np.unique(patients)) >= FEWEST_PATIENTS
+    return [metric_of(value, draws, has_enough=has_enough) for value, draws in zip(values, drawn.T)]
+
+
+def metric_of(value: float, draws: np.ndarray, has_enough: bool) -> Metric:  # draws (n_draws,)
+    "Return a score with the interval of its draws, which it has if there are enough patients and the draws differ."
+    if np.isnan(value):
+        return Metric(None)
+    draws = draws[~np.isnan(draws)]
+    low, high = np.percentile(draws, [2.5, 97.5]) if len(draws) else (np.nan, np.nan)
+    do_differ = high - low > 1e-12  # by more than rounding; False for NaN
+    if not (has_enough and do_differ):
+        return Metric(float(value))
+    return Metric(value=float(value), low=float(low), high=float(high))
 
 # %% ../../nbs/evaluation/metrics.ipynb #9d75a1a9
 def classification_metrics(
     labels: np.ndarray,  # (n,) int
     probabilities: np.ndarray,  # (n, C), rows sum to 1
     patients: np.ndarray,  # (n,) whose case it is
-    threshold: float
-    | np.ndarray
-    | None = None,  # of the positive class, from validation, of all or (n,); needed with two classes
+    threshold: float | np.ndarray | None = None,  # from validation, one for all or (n,); needed with two classes
     n_draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Metric]:
-    "METRICS of a set of predictions, each with its 95 % interval over patients."
+    "Return METRICS of a set of predictions, each with its 95 % interval over patients."
     labels, probabilities, patients = np.asarray(labels), np.asarray(probabilities), np.asarray(patients)
-    scored = bootstrap(
-        lambda weights: weighted_metrics(labels, probabilities, weights, threshold), labels, patients, n_draws, seed
-    )
-    return dict(zip(METRICS, scored))
+
+    def score(weights: np.ndarray) -> np.ndarray:  # (draws, n) -> (draws, 6)
+        return weighted_metrics(labels, probabilities, weights=weights, threshold=threshold)
+
+    return dict(zip(METRICS, bootstrap(score, labels, patients=patients, n_draws=n_draws, seed=seed)))
 
 
 def confusion(labels: np.ndarray, probabilities: np.ndarray, threshold: float | None) -> list[list[int]]:
-    "Counts of cases by true class (rows) and called class (columns)."
+    "Return the counts of cases by true class (rows) and called class (columns); labels (n,), probabilities (n, C)."
     classes = range(np.asarray(probabilities).shape[1])
     return confusion_matrix(labels, decide(np.asarray(probabilities), threshold), labels=classes).tolist()

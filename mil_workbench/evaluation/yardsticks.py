@@ -20,17 +20,17 @@ from torch import Tensor
 from ..data.bags import Bag, Rows
 
 # %% ../../nbs/evaluation/yardsticks.ipynb #84c0ae86
-ROWS = 4096  # instances at a time
-GRID = 4  # of images, places along each side
+ROWS = 4096  # instances read at a time
+GRID = 4  # squares along each side of an image
 
 
 def flat_features(instances: Tensor) -> Tensor:  # (n, D), or (n, C, H, W) -> (n, C * GRID * GRID)
-    "Return features as they are, and images as the means of their channels on a coarse grid."
+    "Return features as float, and images as the means of their channels on a coarse grid."
     return F.adaptive_avg_pool2d(instances.float(), GRID).flatten(1) if instances.dim() == 4 else instances.float()
 
 
 def bag_statistics(bags: Sequence[Bag]) -> np.ndarray:  # (B, 3 D)
-    "Return mean, maximum and minimum of each feature of each bag."
+    "Return mean, maximum and minimum of each feature over the instances of each bag."
     rows = []
     for bag in bags:
         total, highest, lowest = 0.0, -np.inf, np.inf
@@ -51,18 +51,21 @@ TREES = 300
 def yardstick_probabilities(
     train: Sequence[Bag],
     validation: Sequence[Bag],
-    sets: dict[str, Sequence[Bag]],  # name -> the bags to be judged
+    sets: dict[str, Sequence[Bag]],  # name -> the bags to predict
     n_classes: int,
     seed: int = 0,
 ) -> dict[str, dict[str, np.ndarray]]:  # yardstick -> set -> (n, C)
-    "Return what each of YARDSTICKS, trained on `train`, says of the bags of each set."
+    """Return the probabilities that each of YARDSTICKS, trained on `train`, gives the bags of each set.
+
+    Where the training cases are of one class only, there is only `constant`.
+    """
     labels = np.array([bag.label for bag in train])
     shares = np.bincount(labels, minlength=n_classes) / len(labels)
     found = {"constant": {name: np.tile(shares, (len(bags), 1)) for name, bags in sets.items()}}
     if len(set(labels)) < 2:
         return found
     rows, by_set = bag_statistics(train), {name: bag_statistics(bags) for name, bags in sets.items()}
-    of_validation = bag_statistics(validation)
+    validation_rows, validation_labels = bag_statistics(validation), [bag.label for bag in validation]
 
     def all_classes(classifier, values: np.ndarray) -> np.ndarray:  # (n, D) -> (n, C)
         probabilities = np.zeros((len(values), n_classes))
@@ -70,15 +73,13 @@ def yardstick_probabilities(
         return probabilities
 
     def validation_loss(classifier) -> float:
-        return log_loss(
-            [bag.label for bag in validation], all_classes(classifier, of_validation), labels=range(n_classes)
-        )
+        return log_loss(validation_labels, all_classes(classifier, validation_rows), labels=range(n_classes))
 
     linear = [
         make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=2000)).fit(rows, labels)
         for strength in STRENGTHS
     ]
     forest = RandomForestClassifier(TREES, random_state=seed).fit(rows, labels)
-    for name, classifier in zip(YARDSTICKS[1:], (min(linear, key=validation_loss), forest)):
-        found[name] = {name: all_classes(classifier, values) for name, values in by_set.items()}
+    for yardstick, classifier in zip(YARDSTICKS[1:], (min(linear, key=validation_loss), forest)):
+        found[yardstick] = {name: all_classes(classifier, values) for name, values in by_set.items()}
     return found

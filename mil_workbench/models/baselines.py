@@ -13,25 +13,26 @@ from torchvision.models.video import r3d_18
 
 from ..data.bags import BagBatch
 from ..files import InputError
-from .encoders import adapt_first_convolution, replace_batch_norm
 from .layers import MILOutput
+from .networks import adapt_first_convolution, replace_batch_norm
 
 # %% ../../nbs/models/baselines.ipynb #7bcaaa53
 VOLUME_SIZE = (32, 64, 64)  # slices, height, width
 
 
 def resize_volume(slices: Tensor) -> Tensor:  # (N, C, H, W), uint8 in 0..255 or float in 0..1 -> (C, 32, 64, 64)
-    "The slices of one volume, scaled to 0..1 and resized to VOLUME_SIZE."
+    "Return the slices of one volume, scaled to 0..1 and resized to VOLUME_SIZE."
     if slices.ndim != 4:
         raise InputError(
-            f"a 3D model takes volumes of slices (N, C, H, W), not instances of shape {tuple(slices.shape[1:])}; choose another model"
+            "a 3D model takes volumes of slices (N, C, H, W), "
+            f"not instances of shape {tuple(slices.shape[1:])}; choose another model"
         )
     scaled = slices.float() / 255 if slices.dtype == torch.uint8 else slices
     return F.interpolate(scaled.transpose(0, 1)[None], VOLUME_SIZE, mode="area")[0]
 
 # %% ../../nbs/models/baselines.ipynb #d2b88dce
 class Volume3D(nn.Module):
-    "A 3D ResNet18 on whole volumes: each flat bag of slices (N, C, H, W) is one."
+    "A 3D ResNet18 on whole volumes, each a flat bag of slices (N, C, H, W)."
 
     def __init__(
         self,
@@ -41,7 +42,7 @@ class Volume3D(nn.Module):
     ):
         super().__init__()
         self.network = replace_batch_norm(r3d_18())
-        adapt_first_convolution(self.network, "stem.0", in_features, pretrained=False)
+        adapt_first_convolution(self.network, first="stem.0", in_channels=in_features, pretrained=False)
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(self.network.fc.in_features, n_classes))
         self.network.fc = nn.Identity()
 

@@ -12,15 +12,12 @@ from torch import Tensor, nn
 
 from ..data.bags import BagBatch, Level
 from .layers import Embedding, MILOutput, multilayer
-from .pooling import AttentionScores, attention_pool
-from .segments import segment_softmax, segment_sum
+from .pooling import AttentionScores, attention_pool, softmax_pool
 
 # %% ../../nbs/models/hierarchical.ipynb #ff35a4eb
-def instance_weights(
-    attention: Mapping[str, Tensor], levels: Sequence[Level]
-) -> Tensor:  # (N,), summing to 1 in each bag
-    "The product of each instance's weights down the `levels`."
-    weights = next(iter(attention.values())).new_ones(len(levels[-1].sizes))  # one of each bag
+def instance_weights(attention: Mapping[str, Tensor], levels: Sequence[Level]) -> Tensor:  # (N,)
+    "Return the product of each instance's weights over all `levels`; the products sum to 1 in each bag."
+    weights = next(iter(attention.values())).new_ones(len(levels[-1].sizes))  # one per bag
     for level in reversed(levels):
         n, sizes = int(level.offsets[-1]), level.sizes.to(weights.device, non_blocking=True)
         weights = attention[level.name] * weights.repeat_interleave(sizes, output_size=n)
@@ -44,19 +41,25 @@ class HierarchicalAttentionMIL(nn.Module):
         classifier_dropout: float = 0.0,
     ):
         super().__init__()
-        scores = lambda: AttentionScores(hidden_features, attention_features, True, attention_layers, attention_dropout)
-        self.embedding = Embedding(in_features, hidden_features, dropout)
-        self.attention = nn.ModuleDict({level: scores() for level in levels})
+        options = {"gated": True, "layers": attention_layers, "dropout": attention_dropout}
+        self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
+        self.attention = nn.ModuleDict(
+            {level: AttentionScores(hidden_features, attention_features, **options) for level in levels}
+        )
         self.dropout = nn.Dropout(classifier_dropout)
-        self.classifier = multilayer(hidden_features, n_classes, classifier_layers, classifier_dropout)
+        self.classifier = multilayer(hidden_features, n_classes, layers=classifier_layers, dropout=classifier_dropout)
 
     def forward(self, batch: BagBatch) -> MILOutput:
         lowest, *higher = batch.levels
         pooled, weights = attention_pool(
-            batch, self.embedding, self.attention[lowest.name], lowest.offsets
-        )  # (G, H), (N,)
+            batch, embedding=self.embedding, attention=self.attention[lowest.name], offsets=lowest.offsets
+        )  # (groups of the lowest level, H), (N,)
         attention = {lowest.name: weights}
         for level in higher:
-            attention[level.name] = weights = segment_softmax(self.attention[level.name](pooled), level.offsets)  # (G,)
-            pooled = segment_sum(weights[:, None] * pooled, level.offsets)  # (groups of this level, H)
-        return MILOutput(self.classifier(self.dropout(pooled)), attention, instance_weights(attention, batch.levels))
+            scores = self.attention[level.name](pooled)  # (groups of the level below,)
+            pooled, attention[level.name] = softmax_pool(pooled, scores=scores, offsets=level.offsets)
+        return MILOutput(
+            logits=self.classifier(self.dropout(pooled)),
+            attention=attention,
+            instance_attention=instance_weights(attention, batch.levels),
+        )

@@ -16,16 +16,16 @@ from .segments import segment_max
 
 # %% ../../nbs/models/presence.ipynb #b2cf0366
 def with_absence(evidence: Tensor) -> Tensor:  # (B, C - 1) -> (B, C)
-    "Logits of all classes from the evidence for those other than class 0, whose logit is 0."
+    "Return logits of all classes from the evidence for those other than class 0, whose logit is 0."
     return F.pad(evidence, (1, 0))
 
 # %% ../../nbs/models/presence.ipynb #88c2d205
 class MaxInstanceMIL(nn.Module):
-    "The evidence of a bag is that of its most convincing instance (mi-Net; Wang et al. 2018)."
+    "The evidence of a bag is that of the instance with the most evidence (mi-Net; Wang et al. 2018)."
 
     def __init__(self, in_features: int, n_classes: int, hidden_features: int = 128, dropout: float = 0.25):
         super().__init__()
-        self.embedding = Embedding(in_features, hidden_features, dropout)
+        self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
         self.classifier = nn.Linear(hidden_features, n_classes - 1)
 
     def forward(self, batch: BagBatch) -> MILOutput:
@@ -34,7 +34,7 @@ class MaxInstanceMIL(nn.Module):
 
 # %% ../../nbs/models/presence.ipynb #0732b5cf
 class MonotoneLinear(nn.Linear):
-    "A linear layer whose weights are positive (softplus), so that no output falls when an input rises (Archer and Wang 1993)."
+    "A linear layer with positive weights (softplus): no output falls when an input rises (Archer and Wang 1993)."
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.weight)  # all inputs alike
@@ -52,26 +52,24 @@ class ConceptPresenceMIL(nn.Module):
         in_features: int,
         n_classes: int,
         concepts: int = 16,
-        concept_features: int = 32,  # dimensions of the space they lie in
+        concept_features: int = 32,  # dimensions of the space that concepts lie in
         hidden_features: int = 512,
         dropout: float = 0.25,
     ):
         super().__init__()
-        self.embedding = Embedding(in_features, hidden_features, dropout)
+        self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
         self.project = nn.Linear(hidden_features, concept_features)
         self.concepts = nn.Parameter(torch.randn(concepts, concept_features) / 2)
-        self.sharpness = nn.Parameter(
-            torch.ones(concepts)
-        )  # log of 1 / width²: at first an instance half shows a concept
+        # the log of 1 / width², such that at first an instance half shows a concept
+        self.sharpness = nn.Parameter(torch.ones(concepts))
         self.classifier = MonotoneLinear(concepts, n_classes - 1)
 
     def detect(self, embedded: Tensor) -> Tensor:  # (N, H) -> (N, concepts), -1 to 1
-        "How far each instance shows each concept: a Gaussian of the mean squared distance."
+        "Return how far each instance shows each concept: a Gaussian of the mean squared distance."
         placed, width = self.project(embedded), self.concepts.shape[1]
         products = placed @ self.concepts.T
-        distance = (placed.square().sum(1, keepdim=True) - 2 * products + self.concepts.square().sum(1)).clamp_min(
-            0
-        ) / width
+        squares = placed.square().sum(1, keepdim=True) - 2 * products + self.concepts.square().sum(1)
+        distance = squares.clamp_min(0) / width
         return 2 * torch.exp(-distance * self.sharpness.exp()) - 1
 
     def forward(self, batch: BagBatch) -> MILOutput:

@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from ..data.bags import BagBatch, offsets_of
 from .layers import Embedding, MILOutput, embed, flat_attention
-from .pooling import AttentionScores
+from .pooling import AttentionScores, softmax_pool
 from .segments import segment_max, segment_mean, segment_softmax, segment_sum
 
 # %% ../../nbs/models/published.ipynb #87085f4f
 class ClamSB(nn.Module):
-    "CLAM with a single attention branch (Lu et al. 2021): gated attention and, in training, a loss on the instances it ranks highest and lowest."
+    """CLAM with a single attention branch (Lu et al. 2021).
+
+    Gated attention and, in training, a loss on the instances it ranks highest and lowest."""
 
     def __init__(
         self,
@@ -30,7 +32,7 @@ class ClamSB(nn.Module):
         instance_weight: float = 3 / 7,  # of the instance loss, where the bag's loss has weight 1
     ):
         super().__init__()
-        self.embedding = Embedding(in_features, hidden_features, dropout)
+        self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
         self.attention = AttentionScores(hidden_features, attention_features, gated=True, dropout=dropout)
         self.classifier = nn.Linear(hidden_features, n_classes)
         self.instance_classifiers = nn.Linear(hidden_features, 2 * n_classes)  # two logits per class, in one layer
@@ -38,14 +40,17 @@ class ClamSB(nn.Module):
 
     def forward(self, batch: BagBatch) -> MILOutput:
         embedded = embed(self.embedding, batch)  # (N, H)
-        weights = segment_softmax(self.attention(embedded), batch.bag_offsets)  # (N,)
-        pooled = segment_sum(weights[:, None] * embedded, batch.bag_offsets)  # (B, H)
-        losses = (
-            {"clam_instances": self.instance_weight * self.instance_loss(embedded, weights, batch)}
-            if self.training
-            else {}
+        pooled, weights = softmax_pool(embedded, scores=self.attention(embedded), offsets=batch.bag_offsets)
+        losses = {}
+        if self.training:
+            instance_loss = self.instance_loss(embedded, weights=weights, batch=batch)
+            losses["clam_instances"] = self.instance_weight * instance_loss
+        return MILOutput(
+            logits=self.classifier(pooled),
+            attention=flat_attention(batch, weights),
+            instance_attention=weights,
+            losses=losses,
         )
-        return MILOutput(self.classifier(pooled), flat_attention(batch, weights), weights, losses=losses)
 
     def instance_loss(self, embedded: Tensor, weights: Tensor, batch: BagBatch) -> Tensor:  # (N, H), (N,) -> scalar
         "Return the mean cross-entropy of the highest and lowest instances of each bag that has at least two."
@@ -54,16 +59,16 @@ class ClamSB(nn.Module):
             k = min(self.k_sample, (stop - start) // 2)
             if k:
                 order = weights[start:stop].detach().argsort(descending=True, stable=True) + start
-                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])])[
-                    :, 2 * label : 2 * label + 2
-                ]  # (2 k, 2)
+                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])])  # (2 k, 2 C)
                 is_shown = torch.arange(2 * k, device=logits.device) < k
-                losses.append(F.cross_entropy(logits, is_shown.long()))
+                losses.append(F.cross_entropy(logits[:, 2 * label : 2 * label + 2], is_shown.long()))
         return torch.stack(losses).mean() if losses else embedded.sum() * 0  # no bag has two instances
 
 # %% ../../nbs/models/published.ipynb #9085450d
 class TransformerLayer(nn.Module):
-    "Self-attention within each bag, then a network of two layers, each added to its input after a LayerNorm: (T, H) -> (T, H)."
+    """Self-attention within each bag, then a network of two layers: (T, H) -> (T, H).
+
+    Each is added to its input and takes it after a LayerNorm."""
 
     def __init__(self, features: int, heads: int, dropout: float):
         super().__init__()
@@ -74,21 +79,26 @@ class TransformerLayer(nn.Module):
         )
         self.heads, self.dropout = heads, nn.Dropout(dropout)
 
+    def projected(self, tokens: Tensor) -> Tensor:  # (T, 3, heads, H / heads)
+        "Return the query, key and value of each token."
+        return self.query_key_value(self.before_attention(tokens)).view(len(tokens), 3, self.heads, -1)
+
     def forward(self, tokens: Tensor, sizes: list[int]) -> Tensor:
-        split = self.query_key_value(self.before_attention(tokens)).view(len(tokens), 3, self.heads, -1)
         bags = [
-            F.scaled_dot_product_attention(*part.permute(1, 2, 0, 3)).transpose(0, 1) for part in split.split(sizes)
+            F.scaled_dot_product_attention(*bag.permute(1, 2, 0, 3)).transpose(0, 1)
+            for bag in self.projected(tokens).split(sizes)
         ]  # (n, heads, H / heads) each
         tokens = tokens + self.dropout(self.out(torch.cat(bags).flatten(1)))
         return tokens + self.dropout(self.network(self.before_network(tokens)))
 
     def class_attention(
-        self, tokens: Tensor, sizes: list[int], classes: Tensor
-    ) -> Tensor:  # rows of the class tokens (B,) -> (T,)
-        "Return how much each bag's class token attends to each of its tokens, mean over heads."
-        query, key, _ = (
-            self.query_key_value(self.before_attention(tokens)).view(len(tokens), 3, self.heads, -1).unbind(1)
-        )
+        self,
+        tokens: Tensor,  # (T, H)
+        sizes: list[int],
+        classes: Tensor,  # (B,) rows of the class tokens
+    ) -> Tensor:  # (T,)
+        "Return how much each bag's class token attends to each of its tokens, as the mean over heads."
+        query, key, _ = self.projected(tokens).unbind(1)
         own = query[classes].repeat_interleave(torch.tensor(sizes, device=tokens.device), 0)
         return segment_softmax((own * key).sum(-1) / key.shape[-1] ** 0.5, offsets_of(sizes)).mean(1)
 
@@ -106,9 +116,11 @@ class TransformerMIL(nn.Module):
         dropout: float = 0.25,
     ):
         super().__init__()
-        self.embedding = Embedding(in_features, hidden_features, dropout=0.0)
+        self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=0.0)
         self.class_token = nn.Parameter(torch.randn(hidden_features) * 0.02)
-        self.layers = nn.ModuleList(TransformerLayer(hidden_features, heads, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            TransformerLayer(hidden_features, heads=heads, dropout=dropout) for _ in range(layers)
+        )
         self.normalise = nn.LayerNorm(hidden_features)
         self.classifier = nn.Linear(hidden_features, n_classes)
 
@@ -122,11 +134,10 @@ class TransformerMIL(nn.Module):
             before, tokens = tokens, layer(tokens, sizes)
         logits = self.classifier(self.normalise(tokens[classes]))
         is_instance = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device).index_fill(0, classes, False)
-        attended = self.layers[-1].class_attention(before, sizes, classes)[is_instance]
-        weights = attended / segment_sum(attended, batch.bag_offsets).repeat_interleave(
-            batch.bag_offsets.diff().to(tokens.device)
-        )
-        return MILOutput(logits, flat_attention(batch, weights), weights)
+        attended = self.layers[-1].class_attention(before, sizes=sizes, classes=classes)[is_instance]
+        totals = segment_sum(attended, batch.bag_offsets)
+        weights = attended / totals.repeat_interleave(batch.bag_offsets.diff().to(tokens.device))
+        return MILOutput(logits, attention=flat_attention(batch, weights), instance_attention=weights)
 
 # %% ../../nbs/models/published.ipynb #5c3adf06
 class DeepSupervisionMIL(nn.Module):
@@ -135,7 +146,7 @@ class DeepSupervisionMIL(nn.Module):
     def __init__(self, in_features: int, n_classes: int, dropout: float = 0.25, pooling: str = "max"):
         super().__init__()
         widths = (256, 128, 64)
-        self.embedding = Embedding(in_features, widths[0], dropout)
+        self.embedding = Embedding(in_features, hidden_features=widths[0], dropout=dropout)
         self.deeper = nn.ModuleList(
             nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(dropout)) for a, b in zip(widths, widths[1:])
         )
@@ -143,12 +154,11 @@ class DeepSupervisionMIL(nn.Module):
         self.pool = {"max": segment_max, "mean": segment_mean}[pooling]
 
     def forward(self, batch: BagBatch) -> MILOutput:
-        embedded = [embed(self.embedding, batch)]  # (N, 256)
+        embedded = [embed(self.embedding, batch)]  # (N, 256), and then (N, 128), (N, 64)
         for layer in self.deeper:
             embedded.append(layer(embedded[-1]))
-        decisions = [
-            classify(self.pool(each, batch.bag_offsets)) for classify, each in zip(self.classifiers, embedded)
-        ]  # (B, C) each
-        probabilities = torch.stack([logits.log_softmax(1) for logits in decisions])
-        members = tuple(MILOutput(logits) for logits in decisions) if self.training else ()
-        return MILOutput(torch.logsumexp(probabilities, 0), members=members)
+        pooled = [self.pool(each, batch.bag_offsets) for each in embedded]
+        logits = [classify(each) for classify, each in zip(self.classifiers, pooled)]  # (B, C) each
+        log_probabilities = torch.stack([each.log_softmax(1) for each in logits])
+        members = tuple(MILOutput(each) for each in logits) if self.training else ()
+        return MILOutput(torch.logsumexp(log_probabilities, 0), members=members)

@@ -15,7 +15,7 @@ def segment_ids(
     offsets: Tensor,  # (B+1,) int64, where each segment starts; offsets[-1] == N
     device: torch.device | str = "cpu",
 ) -> Tensor:  # (N,) int64
-    "The number of the segment that each row belongs to."
+    "Return the number of the segment that each row belongs to; raise a `ValueError` if a segment is empty."
     sizes = offsets.diff()
     if (sizes < 1).any():
         raise ValueError(f"bag {int((sizes < 1).nonzero()[0])} is empty: a bag needs at least one instance")
@@ -24,57 +24,61 @@ def segment_ids(
 
 # %% ../../nbs/models/segments.ipynb #b370da85
 def segment_sum(values: Tensor, offsets: Tensor) -> Tensor:  # (N, *K) -> (B, *K)
-    "Sum of each segment."
+    "Return the sum of each segment."
     ids = segment_ids(offsets, values.device)
     return values.new_zeros(len(offsets) - 1, *values.shape[1:]).index_add(0, ids, values)
 
 
 def segment_mean(values: Tensor, offsets: Tensor) -> Tensor:  # (N, *K) -> (B, *K)
-    "Mean of each segment."
+    "Return the mean of each segment."
     sizes = offsets.diff().to(values)
     return segment_sum(values, offsets) / sizes.view(-1, *[1] * (values.dim() - 1))
 
 
-def _segment_reduce(values: Tensor, ids: Tensor, n_segments: int, reduce: str, start: float) -> Tensor:
-    # `start` lies beyond every value: an element that tied with it would share its gradient
+def _segment_extreme(values: Tensor, ids: Tensor, n_segments: int, reduce: str) -> Tensor:
+    # starts beyond every value, since an element that tied with the start would share its gradient
+    start = -torch.inf if reduce == "amax" else torch.iinfo(values.dtype).max
     ids = ids.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     return values.new_full((n_segments, *values.shape[1:]), start).scatter_reduce(0, ids, values, reduce)
 
 
 def segment_max(values: Tensor, offsets: Tensor) -> Tensor:  # (N, *K) -> (B, *K)
-    "Largest value of each segment; as in `torch.amax`, values that tie share the gradient."
-    return _segment_reduce(values, segment_ids(offsets, values.device), len(offsets) - 1, "amax", -torch.inf)
+    "Return the largest value of each segment; as in `torch.amax`, values that tie share the gradient."
+    ids = segment_ids(offsets, values.device)
+    return _segment_extreme(values, ids=ids, n_segments=len(offsets) - 1, reduce="amax")
 
 
 def segment_argmax(values: Tensor, offsets: Tensor) -> Tensor:  # (N, *K) -> (B, *K) int64
-    "Row of the largest value of each segment, the first one where several tie."
-    ids = segment_ids(offsets, values.device)
-    largest = _segment_reduce(values.detach(), ids, len(offsets) - 1, "amax", -torch.inf)
+    "Return the row of the largest value of each segment, the first one where several tie."
+    ids, n_segments = segment_ids(offsets, values.device), len(offsets) - 1
+    largest = _segment_extreme(values.detach(), ids=ids, n_segments=n_segments, reduce="amax")
     rows = torch.arange(len(values), device=values.device).view(-1, *[1] * (values.dim() - 1)).expand_as(values)
     rows = rows.masked_fill(values < largest[ids], len(values))
-    return _segment_reduce(rows, ids, len(offsets) - 1, "amin", len(values))
+    return _segment_extreme(rows, ids=ids, n_segments=n_segments, reduce="amin")
 
 # %% ../../nbs/models/segments.ipynb #f1a33e56
 def segment_softmax(
     scores: Tensor,  # (N,) or (N, K), any real numbers
     offsets: Tensor,  # (B+1,) int64, where each bag starts; offsets[-1] == N
 ) -> Tensor:  # weights of the same shape, summing to 1 within each bag
-    "Softmax of `scores` within each bag."
+    "Return the softmax of `scores` within each bag."
     ids = segment_ids(offsets, scores.device)
-    largest = _segment_reduce(scores.detach(), ids, len(offsets) - 1, "amax", -torch.inf)
+    largest = _segment_extreme(scores.detach(), ids=ids, n_segments=len(offsets) - 1, reduce="amax")
     exponentials = (scores - largest[ids]).exp()
     return exponentials / segment_sum(exponentials, offsets)[ids]
 
 
 def segment_entropy(weights: Tensor, offsets: Tensor) -> Tensor:  # (N, *K) -> (B, *K), between 0 and 1
-    "Entropy of each bag's weights divided by log N, so that bags of all sizes compare; 0 for a single instance."
+    """Return the entropy of each bag's weights divided by log N, so that bags of all sizes compare.
+
+    It is 0 for a bag of a single instance."""
     surprise = -weights * weights.clamp_min(1e-30).log()  # finite, with a finite gradient, also where a weight is 0
     sizes = offsets.diff().to(weights).view(-1, *[1] * (weights.dim() - 1))
     return segment_sum(surprise, offsets) / sizes.clamp_min(2).log()
 
 # %% ../../nbs/models/segments.ipynb #a38d4610
 def segment_top_k(scores: Tensor, offsets: Tensor, k: int) -> Tensor:  # (N,) or (N, K) -> the same shape, bool
-    "Marks the `k` highest of each bag, the first ones where several tie."
+    "Return a mask of the `k` highest scores of each bag, the first ones where several tie."
     ids = segment_ids(offsets, scores.device)
     starts = offsets[:-1].to(scores.device, non_blocking=True)
     columns = []

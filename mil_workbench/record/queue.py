@@ -13,18 +13,18 @@ import subprocess
 
 # %% ../../nbs/record/queue.ipynb #17931e58
 def own_host() -> str:
-    "This machine's name; on a cluster its name as a node."
+    "Return this machine's name; on a cluster, its name as a node."
     return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
 
 
 def own_job() -> str | None:
-    "The job that this process is part of: its number, or array and index; None outside Slurm."
+    "Return the job that this process is part of, as `12` or, in an array, `12_4`; None outside Slurm."
     array, index = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"{array}_{index}" if array else os.environ.get("SLURM_JOB_ID")
 
 
 def own_ids() -> dict[str, str]:
-    "All numbers by which Slurm knows this process, for a record."
+    "Return all numbers by which Slurm knows this process, for a record."
     return {
         name: value
         for name, value in sorted(os.environ.items())
@@ -32,35 +32,8 @@ def own_ids() -> dict[str, str]:
     }
 
 # %% ../../nbs/record/queue.ipynb #27ed5828
-def ask_squeue(*words: str) -> subprocess.CompletedProcess | None:
-    "What squeue says; None where there is no Slurm."
-    if shutil.which("squeue") is None:
-        return None
-    return subprocess.run(["squeue", "--noheader", *words], capture_output=True, text=True, errors="replace")
-
-
-def read_queue() -> dict[str, str] | None:  # job, or array_index: state; None: not known
-    "This user's jobs that are in Slurm's queue, each task of an array by itself."
-    said = ask_squeue("--array", "--me", "--format=%F|%K|%T")
-    if said is None or said.returncode != 0:
-        return None
-    lines = [line.split("|") for line in said.stdout.splitlines()]
-    return {job if index == "N/A" else f"{job}_{index}": state for job, index, state in lines}
-
-
-def is_running(job: str, queue: dict[str, str] | None = None) -> bool:
-    "Whether Slurm runs `job`, as far as is known; True where it cannot be asked. `queue` saves the question where the job stands in it."
-    state = (queue or {}).get(job)
-    if state is None:
-        said = ask_squeue(f"--jobs={job}", "--format=%T")
-        if said is None or (said.returncode != 0 and "Invalid job id" not in said.stderr):
-            return True
-        state = said.stdout.strip()
-    return state not in NOT_RUNNING
-
-
-NOT_RUNNING = (  # "": Slurm knows none of that number any more
-    "",
+NOT_RUNNING = (
+    "",  # Slurm no longer knows the number
     "PENDING",
     "REQUEUED",
     "REQUEUE_HOLD",
@@ -74,3 +47,37 @@ NOT_RUNNING = (  # "": Slurm knows none of that number any more
     "BOOT_FAIL",
     "DEADLINE",
 )
+
+
+def ask_squeue(*options: str) -> subprocess.CompletedProcess | None:
+    "Return squeue's answer, without a header; None where there is no Slurm."
+    if shutil.which("squeue") is None:
+        return None
+    return subprocess.run(["squeue", "--noheader", *options], capture_output=True, text=True, errors="replace")
+
+
+def read_queue() -> dict[str, str] | None:
+    """Return the state of each of this user's jobs in Slurm's queue, by its number.
+
+    Each task of an array stands by itself, as `array_index`. None where Slurm does not answer.
+    """
+    options = ("--array", "--me", "--format=%F|%K|%T")
+    answer = ask_squeue(*options)
+    if answer is None or answer.returncode != 0:
+        return None
+    lines = [line.split("|") for line in answer.stdout.splitlines()]
+    return {job if index == "N/A" else f"{job}_{index}": state for job, index, state in lines}
+
+
+def is_running(job: str, queue: dict[str, str] | None = None) -> bool:
+    """Return whether Slurm runs `job`; True where it cannot be asked.
+
+    Where the job stands in `queue`, which `read_queue` returned, Slurm is not asked again.
+    """
+    state = (queue or {}).get(job)
+    if state is None:
+        answer = ask_squeue(f"--jobs={job}", "--format=%T")
+        if answer is None or (answer.returncode != 0 and "Invalid job id" not in answer.stderr):
+            return True
+        state = answer.stdout.strip()
+    return state not in NOT_RUNNING

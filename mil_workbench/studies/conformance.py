@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS_TESTED', 'HIGH', 'TOLERANCE', 'ONLY_THE_BEST_COUNTS', 'ONLY_PRESENCE_COUNTS', 'train_on', 'aurocs', 'verdict',
-           'unit_test_table', 'evidence', 'with_rows', 'changes', 'change_table']
+           'unit_test_table', 'tested_models', 'tabulate_passes', 'evidence', 'with_rows', 'changes', 'change_table',
+           'tabulate_changes', 'list_unexpected']
 
 # %% ../../nbs/studies/conformance.ipynb #412ae5a2
 import contextlib
@@ -27,42 +28,57 @@ from ..models.build import MODELS, build_model, model_options
 from ..models.layers import fit_scalers
 from ..models.outside import is_outside
 from .poisoned_bags import N_FEATURES, UNIT_TESTS, poisoned_bags
-from ..training.fit import FitSettings, fit, someone_watches
+from ..training.fit import fit
 from ..training.losses import MILLoss
 from ..training.prediction import predict
+from ..training.progress import someone_watches
+from ..training.settings import FitSettings
 
 # %% ../../nbs/studies/conformance.ipynb #91cdc378
 MODELS_TESTED = tuple(name for name in MODELS if name != "volume3d")  # which takes volumes of slices only
 
 
 def train_on(test: str, model: str, seed: int, n_bags: int, epochs: int, defaults: Mapping[str, Any]) -> nn.Module:
-    "The `model` trained on bags of the unit test, `defaults` being those of runs/train.ipynb; a third as many bags choose the epoch."
+    """Return the `model` trained on `n_bags` bags of the unit test `test`, its epoch chosen on a third as many bags.
+
+    `defaults` are those of runs/train.ipynb.
+    """
     torch.manual_seed(seed)
     options = {} if is_outside(model) else {name: defaults[name] for name in model_options(model) & set(defaults)}
-    network = build_model(model, N_FEATURES, 2, **options)
-    train, validation = (poisoned_bags(test, n, False, seed=10 * seed + i) for i, n in enumerate((n_bags, n_bags // 3)))
+    network = build_model(model, in_features=N_FEATURES, n_classes=2, **options)
+    train, validation = (
+        poisoned_bags(test, n=n, is_test=False, seed=10 * seed + i) for i, n in enumerate((n_bags, n_bags // 3))
+    )
     fit_scalers(network, (bag.instances for bag in train))
     settings = {name: defaults[name] for name in inspect.signature(FitSettings).parameters}
     settings |= {"epochs": epochs, "batch_size": 16, "seed": seed}
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        fit(network, MILLoss(), train, validation, FitSettings(**settings), folder)
+        fit(
+            network,
+            loss=MILLoss(),
+            train=train,
+            validation=validation,
+            settings=FitSettings(**settings),
+            folder=folder,
+        )
     return network.eval()
 
 
 def aurocs(test: str, network: nn.Module, seed: int, n_bags: int) -> dict[str, float]:
-    "AUROC on other bags of the training kind, and on the test bags."
+    "Return the AUROC on other bags of the training kind and on test bags."
     scores = {}
     for name, is_test in (("train", False), ("test", True)):
-        said = predict(network, poisoned_bags(test, n_bags, is_test, seed=10 * seed + 2 + is_test))
-        scores[name] = roc_auc_score(said.labels, said.logits[:, 1] - said.logits[:, 0])
+        bags = poisoned_bags(test, n=n_bags, is_test=is_test, seed=10 * seed + 2 + is_test)
+        predictions = predict(network, bags)
+        scores[name] = roc_auc_score(predictions.labels, predictions.logits[:, 1] - predictions.logits[:, 0])
     return scores
 
 # %% ../../nbs/studies/conformance.ipynb #1df96f05
-HIGH = 0.9  # an AUROC at which a rule has been learnt
+HIGH = 0.9  # AUROC from which a rule counts as learned
 
 
 def verdict(train: float, test: float) -> str:
-    "Whether a model with these AUROCs keeps the MIL assumption."
+    "Return whether a model with these AUROCs, on training and test bags, keeps the MIL assumption."
     if test >= HIGH and train >= HIGH:
         return "passes"
     if train >= HIGH and test < 0.5:
@@ -78,13 +94,16 @@ def unit_test_table(
     models: Sequence[str] = MODELS_TESTED,
     n_workers: int = 1,
 ) -> pd.DataFrame:
-    "A row per unit test and model: mean and range over the seeds of the AUROC in training and on test, and the verdict on the worst seed."
+    """Return a row per unit test and model: mean and range over the seeds of both AUROCs, and a verdict.
+
+    The verdict is that on the seed with the lowest AUROC on test bags.
+    """
 
     def score(test: str, model: str, seed: int) -> dict:
         torch.set_num_threads(1)
-        return {"test of": test, "model": model, "seed": seed} | aurocs(
-            test, train_on(test, model, seed, n_bags, epochs, defaults), seed, n_bags
-        )
+        network = train_on(test, model=model, seed=seed, n_bags=n_bags, epochs=epochs, defaults=defaults)
+        of_network = aurocs(test, network=network, seed=seed, n_bags=n_bags)
+        return {"test of": test, "model": model, "seed": seed} | of_network
 
     asked = [(test, model, seed) for test in UNIT_TESTS for model in models for seed in seeds]
     done = Parallel(n_jobs=n_workers, return_as="generator")(delayed(score)(*each) for each in asked)
@@ -99,33 +118,45 @@ def unit_test_table(
         rows.append({"test": test, "model": model, **shown, "verdict": verdict(worst.train, worst.test)})
     return pd.DataFrame(rows).set_index(["test", "model"])
 
+# %% ../../nbs/studies/conformance.ipynb #6e4cf655
+def tested_models(text: str | None) -> tuple[str, ...]:
+    "Return the names in `text`, separated by commas; None: all MODELS_TESTED."
+    return MODELS_TESTED if text is None else tuple(name.strip() for name in text.split(","))
+
+
+def tabulate_passes(table: pd.DataFrame) -> pd.DataFrame:  # a row per model, a column per unit test
+    "Return passes or fails for each model and unit test, from the table of `unit_test_table`."
+    passes = (table.verdict == "passes").unstack("test")
+    in_order = passes.loc[list(table.index.unique("model")), list(table.index.unique("test"))]
+    return in_order.replace({True: "passes", False: "fails"})
+
 # %% ../../nbs/studies/conformance.ipynb #918daf02
-TOLERANCE = 1e-5  # of float32, times the largest evidence
+TOLERANCE = 1e-5  # as a share of the largest evidence; float32 computes no more exactly
 
 
 def evidence(model: nn.Module, bags: Sequence[Bag]) -> np.ndarray:  # (B,)
-    "Logit of the positive class less that of the negative one."
+    "Return the logit of the positive class less that of the negative one."
     logits = predict(model, bags).logits
     return logits[:, 1] - logits[:, 0]
 
 
 def with_rows(bag: Bag, rows: Sequence[int], name: str) -> Bag:
-    "A flat bag of the `rows` of another."
-    return Bag(name, bag.patient_id, bag.label, bag.instances[list(rows)])
+    "Return a flat bag of the `rows` of another bag."
+    return Bag(name, patient_id=bag.patient_id, label=bag.label, instances=bag.instances[list(rows)])
 
 
 def changes(model: nn.Module, bags: Sequence[Bag], seed: int = 0) -> dict[str, float]:
-    "Largest change of the evidence, over flat bags, for each kind of change; of a removal the largest rise."
+    "Return how much each change alters the evidence at most, over flat bags; of a removal, the largest rise."
     rng = np.random.default_rng(seed)
     bags = [bag for bag in bags if len(bag) > 1]
     together, alone = evidence(model, bags), np.concatenate([evidence(model, [bag]) for bag in bags])
-    permuted = evidence(model, [with_rows(bag, rng.permutation(len(bag)), bag.id) for bag in bags])
+    permuted = evidence(model, [with_rows(bag, rows=rng.permutation(len(bag)), name=bag.id) for bag in bags])
     pairs = [(b, i) for b, bag in enumerate(bags) for i in range(len(bag))]
     of_bag = np.array([b for b, _ in pairs])
-    doubled = evidence(model, [with_rows(bags[b], [*range(len(bags[b])), i], f"{b}-{i}") for b, i in pairs])
-    removed = evidence(
-        model, [with_rows(bags[b], [j for j in range(len(bags[b])) if j != i], f"{b}-{i}") for b, i in pairs]
-    )
+    rows = {b: list(range(len(bag))) for b, bag in enumerate(bags)}
+    doubled = evidence(model, [with_rows(bags[b], rows=[*rows[b], i], name=f"{b}-{i}") for b, i in pairs])
+    without = {(b, i): [j for j in rows[b] if j != i] for b, i in pairs}
+    removed = evidence(model, [with_rows(bags[b], rows=without[b, i], name=f"{b}-{i}") for b, i in pairs])
     return {
         "permuted": np.abs(permuted - together).max(),
         "beside others": np.abs(together - alone).max(),
@@ -135,27 +166,24 @@ def changes(model: nn.Module, bags: Sequence[Bag], seed: int = 0) -> dict[str, f
     }
 
 # %% ../../nbs/studies/conformance.ipynb #c39b1772
-ONLY_THE_BEST_COUNTS = (
-    "max",
-    "max_instance",
-    "concept_presence",
-    "deep_supervision",
-)  # a copy of an instance changes nothing
-ONLY_PRESENCE_COUNTS = ("max_instance", "concept_presence")  # and nothing speaks against a finding
+# models in which a copy of an instance changes nothing
+ONLY_THE_BEST_COUNTS = ("max", "max_instance", "concept_presence", "deep_supervision")
+# those of them in which no instance is evidence against a finding
+ONLY_PRESENCE_COUNTS = ("max_instance", "concept_presence")
 
 
 def change_table(models: Mapping[str, nn.Module], bags: Sequence[Bag]) -> pd.DataFrame:  # a row per model and change
-    "What each change did to the evidence of each model, what is expected of it, and whether it did."
+    "Return how each change altered the evidence of each model, what was expected, and whether it came true."
     rows = []
     for name, model in models.items():
         found = changes(model, bags)
         scale = max(1.0, found.pop("largest evidence"))
         for change, largest in found.items():
             has_effect = largest > TOLERANCE * scale
-            if change == "an instance taken out":
-                expected, as_expected = (
-                    ("never rises", not has_effect) if name in ONLY_PRESENCE_COUNTS else ("may rise", True)
-                )
+            if change == "an instance taken out" and name in ONLY_PRESENCE_COUNTS:
+                expected, as_expected = "never rises", not has_effect
+            elif change == "an instance taken out":
+                expected, as_expected = "may rise", True
             elif change == "an instance doubled" and name not in ONLY_THE_BEST_COUNTS:
                 expected, as_expected = "changes", has_effect
             else:
@@ -170,3 +198,19 @@ def change_table(models: Mapping[str, nn.Module], bags: Sequence[Bag]) -> pd.Dat
                 }
             )
     return pd.DataFrame(rows).set_index(["model", "change"])
+
+# %% ../../nbs/studies/conformance.ipynb #f89ae108
+def tabulate_changes(table: pd.DataFrame) -> pd.DataFrame:  # a row per model, a column per change
+    "Return the largest change of the evidence and in brackets what was expected, from the table of `change_table`."
+    shown = table["largest change"].map("{:.2g}".format) + " (" + table.expected + ")"
+    return shown.unstack("change").loc[list(table.index.unique("model")), list(table.index.unique("change"))]
+
+
+def list_unexpected(table: pd.DataFrame) -> str:
+    "Return the changes of `change_table` that did not do what was expected, a line each."
+    unexpected = table[~table["as expected"]]
+    lines = [
+        f"{model}, {change}: {row['largest change']:.2g}, expected: {row.expected}"
+        for (model, change), row in unexpected.iterrows()
+    ]
+    return "\n".join(lines) or "all as expected"

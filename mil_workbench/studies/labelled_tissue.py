@@ -27,7 +27,7 @@ LEAST_SHARE = 0.02  # of a tile's area, covered by neoplastic nuclei
 
 @dataclass(frozen=True)
 class TissueTiles:
-    "The N tiles of a picture, row by row."
+    "The N tiles of a picture, row after row."
 
     images: Tensor  # (N, 3, TILE, TILE) uint8
     coords: Tensor  # (N, 2) x and y of the upper left corner, pixels
@@ -36,7 +36,7 @@ class TissueTiles:
 
 
 def read_tissue(folder: str | Path) -> TissueTiles:
-    "The tiles of the picture in `folder`."
+    "Return the tiles of the picture in `folder`; raise an `InputError` if picture or mask is not there."
     folder = Path(folder)
     try:
         picture = np.asarray(Image.open(folder / IMAGE).convert("RGB"))
@@ -63,7 +63,7 @@ def read_tissue(folder: str | Path) -> TissueTiles:
 def draw_bags(
     tiles: TissueTiles, features: Tensor, bags_per_band: int = 40, bag_size: int = 8, seed: int = 0
 ) -> Cohort:
-    "Bags of the tiles' `features` (N, D), positive where they hold neoplastic tiles; a bag's patient is its band."
+    "Return bags of the tiles' `features` (N, D), positive where a tile is neoplastic; a bag's patient is its band."
     rng, bags = np.random.default_rng(seed), []
     for band in tiles.bands.unique().tolist():
         in_band = (tiles.bands == band).numpy()
@@ -77,12 +77,12 @@ def draw_bags(
             bags.append(
                 Bag(
                     f"band{band}-bag{number:02d}",
-                    f"band{band}",
-                    number % 2,
-                    features[rows],
+                    patient_id=f"band{band}",
+                    label=number % 2,
+                    instances=features[rows],
                     coords=tiles.coords[rows],
                     instance_labels=tiles.labels[rows],
                 )
             )
     note = "Bags of tiles of one picture; each bag's patient is the band its tiles come from, so folds share no tile."
-    return Cohort("labelled tissue", ("no tumour", "tumour"), tuple(bags), note)
+    return Cohort("labelled tissue", classes=("no tumour", "tumour"), bags=tuple(bags), note=note)

@@ -17,15 +17,14 @@ from torch import Tensor, nn
 
 from ..files import InputError, whole_file
 from ..models.build import build_model
-from ..models.dual_stream import selectors_of
 
 # %% ../../nbs/training/checkpoints.ipynb #364fccc6
 def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     seen, apart = set(), {}
-    for name, tensor in tensors.items():  # two names of one tensor, as tied weights are, are written twice
-        kept = tensor.detach().cpu().contiguous()
-        apart[name] = kept.clone() if kept.data_ptr() in seen else kept
-        seen.add(kept.data_ptr())
+    for name, tensor in tensors.items():  # a tensor with two names, as tied weights have, is written twice
+        stored = tensor.detach().cpu().contiguous()
+        apart[name] = stored.clone() if stored.data_ptr() in seen else stored
+        seen.add(stored.data_ptr())
     with whole_file(path) as aside:
         save_file(apart, aside, {"json": json.dumps(header)})
 
@@ -33,10 +32,10 @@ def _write(path: str | Path, tensors: dict[str, Tensor], header: dict[str, Any])
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
-            tensors, header = {name: file.get_tensor(name) for name in file.keys()}, json.loads(file.metadata()["json"])
-        if not (
-            isinstance(header, dict) and all(isinstance(header.get(name), dict) for name in ("description", "facts"))
-        ):
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dictionary
+            header = json.loads(file.metadata()["json"])
+        parts = ("description", "facts")
+        if not isinstance(header, dict) or not all(isinstance(header.get(name), dict) for name in parts):
             raise ValueError("its header lacks the description of the model or the facts")
         return tensors, header
     except FileNotFoundError:
@@ -44,63 +43,64 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         raise InputError(f"{path}: is not a checkpoint of this workbench ({error})") from None
 
-
+# %% ../../nbs/training/checkpoints.ipynb #260ef66b
 def save_checkpoint(path: str | Path, model: nn.Module, **facts: Any) -> None:
-    "Write `model` with its description and `facts` (JSON-like), whole or not at all."
-    _write(path, model.state_dict(), {"description": model.description, "facts": facts})
+    "Write `model` with its description and `facts` that JSON can hold, whole or not at all."
+    _write(path, tensors=model.state_dict(), header={"description": model.description, "facts": facts})
 
 
 def load_checkpoint(path: str | Path) -> tuple[nn.Module, dict[str, Any]]:  # the model in evaluation mode, the facts
-    "Build the model that `path` describes and give it the weights in it; no code in the file is run."
+    """Build the model that the file at `path` describes, with the weights in it; no code in the file is run.
+
+    Raise an `InputError` with a remedy for a file that is missing, broken, of another version or not finite.
+    """
     weights, header = _read(path)
     try:
         model = build_model(**header["description"], pretrained=False)  # the weights are all in the file
         model.load_state_dict(weights)
     except InputError as error:  # a class from outside that is no longer where it was
-        remedy = (
-            "; put the module back where it was, or name its folder in PYTHONPATH"
-            if ":" in str(header["description"].get("name"))
-            else ""
-        )
+        is_outside = ":" in str(header["description"].get("name"))
+        remedy = "; put the module back where it was, or name its folder in PYTHONPATH" if is_outside else ""
         raise InputError(f"{path}: {error}{remedy}") from None
     except (TypeError, ValueError, KeyError, AttributeError, RuntimeError) as error:  # altered, or of another version
         raise InputError(
-            f"{path}: holds the weights of another version of the model, or was altered ({' '.join(str(error).split())[:160]}); copy it again, open it at the commit in environment.json, or run it again"
+            f"{path}: holds the weights of another version of the model, or was altered ({_shortened(error)}); "
+            "copy it again, open it at the commit in environment.json, or run it again"
         ) from None
-    bad = next(
-        (name for name, tensor in weights.items() if tensor.is_floating_point() and not tensor.isfinite().all()), None
-    )
-    if bad is not None:
-        raise InputError(f"{path}: its {bad} holds values that are not finite; copy it again, or run it again")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise InputError(f"{path}: its {name} holds values that are not finite; copy it again, or run it again")
     return model.eval(), header["facts"]
 
 
 def load_weights(path: str | Path, model: nn.Module) -> dict[str, Any]:  # the facts
-    "Give `model` the weights in `path`, if they are those of the same model."
+    "Load the weights in `path` into `model`; raise an `InputError` if they are those of another model."
     weights, header = _read(path)
-    _require_same_model(path, header["description"], model)
+    _require_same_model(path, stored=header["description"], model=model)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise InputError(
-            f"{path}: does not hold the weights of its model ({' '.join(str(error).split())[:160]}); copy it again, or run it again"
+            f"{path}: does not hold the weights of its model ({_shortened(error)}); copy it again, or run it again"
         ) from None
     _restore_selection(model, header["description"])
     return header["facts"]
 
 # %% ../../nbs/training/checkpoints.ipynb #2428cefb
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
 def _restore_selection(model: nn.Module, stored: dict[str, Any]) -> None:
     if "critical_selection_mode" in stored:  # hard in the second phase of a run
-        model.description["critical_selection_mode"] = stored["critical_selection_mode"]
-        for selector in selectors_of(model):
-            selector.mode = stored["critical_selection_mode"]
+        model.set_selection_mode(stored["critical_selection_mode"])
 
 
 def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Module) -> None:
     for name in stored.keys() | model.description.keys():
         here, there = model.description.get(name), stored.get(name)
         if here != there and name != "critical_selection_mode":
-            raise InputError(f"{path}: checkpoint of another model: its {name} is {there}, this one's is {here}")
+            raise InputError(f"{path}: is a checkpoint of another model: its {name} is {there}, this one's is {here}")
 
 # %% ../../nbs/training/checkpoints.ipynb #f6ed2451
 def save_state(
@@ -108,39 +108,44 @@ def save_state(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     facts: dict[str, Any],
-    midway: dict[str, Tensor] = {},
+    midway: dict[str, Tensor] | None = None,  # further tensors, such as random states in the middle of an epoch
 ) -> None:
-    "Write `model`, `optimizer`, `facts` (JSON-like) and what else there is `midway` in an epoch, whole or not at all."
+    "Write the state of `model` and `optimizer`, and `facts` that JSON can hold, whole or not at all."
     state = optimizer.state_dict()
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()} | {
-        f"midway.{name}": tensor for name, tensor in midway.items()
+        f"midway.{name}": tensor for name, tensor in (midway or {}).items()
     }
-    for i, memory in state["state"].items():
-        tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in memory.items()}
-    _write(path, tensors, {"description": model.description, "groups": state["param_groups"], "facts": facts})
+    for i, of_parameter in state["state"].items():
+        tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in of_parameter.items()}
+    _write(
+        path,
+        tensors=tensors,
+        header={"description": model.description, "groups": state["param_groups"], "facts": facts},
+    )
 
 
 def load_state(
     path: str | Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[dict[str, Any], dict[str, Tensor]]:  # facts, midway
-    "Bring `model` and `optimizer` back to the moment stored in `path`."
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    "Bring `model` and `optimizer` back to the state saved in `path`; return the facts and the further tensors."
     tensors, header = _read(path)
-    _require_same_model(path, header["description"], model)
+    _require_same_model(path, stored=header["description"], model=model)
     try:
         model.load_state_dict(
             {name.removeprefix("model."): t for name, t in tensors.items() if name.startswith("model.")}
         )
     except RuntimeError as error:
         raise InputError(
-            f"{path}: is the state of another version of the model ({' '.join(str(error).split())[:160]}); mend the class as it was, or begin anew with resume False"
+            f"{path}: is the state of another version of the model ({_shortened(error)}); "
+            "change the class back to what it was, or begin anew with resume False"
         ) from None
-    memories: dict[int, dict[str, Tensor]] = {}
+    states: dict[int, dict[str, Tensor]] = {}  # of the optimiser, by the number of the parameter
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, i, key = name.split(".", 2)
-            memories.setdefault(int(i), {})[key] = tensor
+            states.setdefault(int(i), {})[key] = tensor
     _restore_selection(model, header["description"])
-    optimizer.load_state_dict({"state": memories, "param_groups": header["groups"]})
+    optimizer.load_state_dict({"state": states, "param_groups": header["groups"]})
     return header["facts"], {
         name.removeprefix("midway."): tensor for name, tensor in tensors.items() if name.startswith("midway.")
     }

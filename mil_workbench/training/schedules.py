@@ -18,12 +18,13 @@ ANNEALED_AFTER = 0.5  # share of the epochs that geometric and cosine annealing 
 
 
 def temperature_at(epoch: int, epochs: int, start: float, end: float, schedule: TemperatureSchedule) -> float:
-    "The selector's temperature in `epoch` (counted from 0) of `epochs`."
+    "Return the selector's temperature in `epoch` (counted from 0) of `epochs`, by a schedule from `start` to `end`."
     if schedule == "constant":
         return start
+    if schedule == "linear" and end > start:
+        return min(end, start + (end - start) * epoch / epochs)
     if schedule == "linear":
-        falling = start * (1 - epoch / epochs)
-        return max(end, falling) if end <= start else min(end, start + (end - start) * epoch / epochs)
+        return max(end, start * (1 - epoch / epochs))
     done = min(1.0, epoch / max(1, math.ceil(ANNEALED_AFTER * epochs) - 1))
     if schedule == "geometric":
         return start * (end / start) ** done
@@ -31,8 +32,10 @@ def temperature_at(epoch: int, epochs: int, start: float, end: float, schedule: 
 
 
 def annealing_ends(epochs: int, start: float, end: float, schedule: TemperatureSchedule) -> int:
-    "The first epoch at the final temperature, which is the last epoch at the latest."
-    temperatures = [temperature_at(epoch, epochs, start, end, schedule) for epoch in range(epochs)]
+    "Return the first epoch at the final temperature, which is at the latest the last epoch."
+    temperatures = [
+        temperature_at(epoch, epochs=epochs, start=start, end=end, schedule=schedule) for epoch in range(epochs)
+    ]
     return next(
         epoch for epoch, value in enumerate(temperatures) if math.isclose(value, temperatures[-1], rel_tol=1e-9)
     )
@@ -42,7 +45,7 @@ LearningRateSchedule = Literal["cosine", "plateau", "constant"]
 
 
 def learning_rate_factor(epoch: int, epochs: int, warmup_epochs: int, schedule: LearningRateSchedule) -> float:
-    "What the learning rate is multiplied with in `epoch`; on a plateau, `plateau_factor` comes on top."
+    "Return the factor of the learning rate in `epoch`, from 0 to 1; `plateau` multiplies it with `plateau_factor`."
     if epoch < warmup_epochs:
         return (epoch + 1) / (warmup_epochs + 1)
     if schedule == "cosine":
@@ -51,7 +54,7 @@ def learning_rate_factor(epoch: int, epochs: int, warmup_epochs: int, schedule: 
 
 
 def plateau_factor(validation_losses: list[float], wait: int = 5) -> float:
-    "One half for every `wait` epochs in a row without a new best loss."
+    "Return 1, halved for every `wait` epochs in a row without a new lowest validation loss."
     factor, best, waited = 1.0, np.inf, 0
     for loss in validation_losses:
         best, waited = (loss, 0) if loss < best else (best, waited + 1)

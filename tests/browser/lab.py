@@ -1,4 +1,4 @@
-"""JupyterLab as a person meets it: a server of its own, Debian's Chromium, a notebook opened and run from top to bottom."""
+"""JupyterLab as a person meets it: a server of its own, Debian's Chromium, and notebooks opened and run there."""
 
 import json
 import os
@@ -84,7 +84,7 @@ class Lab:
         for name, values in SETTINGS.items():
             (settings / name).parent.mkdir(parents=True, exist_ok=True)
             (settings / name).with_suffix(".jupyterlab-settings").write_text(json.dumps(values))
-        self.log = open(home / "server.log", "w")
+        self.log = (home / "server.log").open("w")
         self.process = subprocess.Popen(
             command, cwd=root, env={**os.environ, **own, "MPLBACKEND": ""}, stdout=self.log, stderr=self.log
         )
@@ -141,7 +141,7 @@ class Lab:
         self.run_all(page)
 
     def run_all(self, page: Page, timeout: float = 600) -> None:
-        "Run every cell and wait until the last one has ended; a cell that fails is an AssertionError with its traceback."
+        "Run every cell until the last has ended; raise an AssertionError with the traceback of one that fails."
         prompts = lambda: [text.strip() for text in page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()]
         until = time.monotonic() + timeout
         if not all(text == "[ ]:" for text in prompts()):  # JupyterLab has saved what an earlier test ran
@@ -153,7 +153,8 @@ class Lab:
             page.wait_for_timeout(500)
         while not all(re.fullmatch(r"\[\d+\]:", text) for text in prompts()):
             failed = page.locator(
-                "[data-mime-type='application/vnd.jupyter.error'], [data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
+                "[data-mime-type='application/vnd.jupyter.error'], "
+                "[data-mime-type='application/vnd.jupyter.stderr']:has-text('Traceback')"
             )
             assert failed.count() == 0, failed.first.inner_text()
             assert time.monotonic() < until, f"the notebook did not end within {timeout} s: {prompts()}"
@@ -172,7 +173,9 @@ NEXT_CASE = """async ([n, rest]) => {
             watch.observe(heading, { childList: true });
             document.querySelector("[aria-label='next case']").click();
         });
-        for (const canvas of document.querySelectorAll(".mil-pane canvas")) canvas.getContext("2d").getImageData(0, 0, 1, 1); // waits for what was drawn
+        for (const canvas of document.querySelectorAll(".mil-pane canvas")) {
+          canvas.getContext("2d").getImageData(0, 0, 1, 1); // waits for what was drawn
+        }
         took.push(performance.now() - start);
         await new Promise((go) => setTimeout(go, rest));
     }
@@ -181,7 +184,10 @@ NEXT_CASE = """async ([n, rest]) => {
 
 
 def go_through_cases(lab: Lab, page: Page, n: int, rest: int) -> tuple[list[float], float]:
-    "Press the button for the next case `n` times, `rest` milliseconds apart: how long each took, in milliseconds, and what the kernel grew by, in MB."
+    """Press the button for the next case `n` times, `rest` milliseconds apart.
+
+    Return how long each took, in milliseconds, and by how much the kernel grew, in MB.
+    """
     kernel = lab.kernel()
     before = kernel.memory_info().rss
     took = page.evaluate(NEXT_CASE, [n, rest])

@@ -1,4 +1,4 @@
-"""The explore notebooks on a fresh clone, as a person meets them: opened, run from top to bottom, their controls moved."""
+"""The explore notebooks on a fresh clone: opened, run from top to bottom, their controls moved."""
 
 import json
 import re
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("at_the_project")
 
 @pytest.fixture
 def at_the_project(lab, monkeypatch):
-    "What this process reads of a run, it reads in the project's folder."
+    "Let this process read runs in the project's folder."
     monkeypatch.chdir(lab.root / "clone")
 
 
@@ -88,9 +88,9 @@ def test_attention_overlays(lab, page, examples):
 
     selection = read_case_attention(run.folder / "attention.h5", "test", case)["selection"][:, 0]
     overlay.get_by_role("button", name=re.compile("critical instance")).click()
-    said = overlay.inner_text()
-    assert f"image {selection.argmax() + 1} of {len(selection)}" in said
-    assert f"weight {float(f'{selection.max():.4g}'):.4g}" in said
+    text = overlay.inner_text()
+    assert f"image {selection.argmax() + 1} of {len(selection)}" in text
+    assert f"weight {float(f'{selection.max():.4g}'):.4g}" in text
 
     beside = page.get_by_label("beside it")
     assert beside.locator("option:checked").inner_text() == "nothing"
@@ -142,7 +142,7 @@ def save(page):
 
 
 def check_reopened(lab, page):
-    "What was saved leaves the clone as git has it; opened again without its kernel, the figures stand there and say what to do."
+    "Check that saving leaves the clone as git has it, and that figures stand in the widgets' place without a kernel."
     clone = lab.root / "clone"
     text = (clone / "lab" / "explore" / "attention_overlays.ipynb").read_text()
     assert text.count('"image/png"') == 3, "the copy keeps its figures"

@@ -7,13 +7,14 @@ from pathlib import Path
 import torch
 from playwright.sync_api import expect
 
-from mil_workbench.data.bags import BagBatchSampler, pack
+from mil_workbench.data.bags import pack
+from mil_workbench.data.sampling import BagBatchSampler
 from mil_workbench.models.build import build_model
-from mil_workbench.studies.gradient_bench import N_TRAIN, SETTINGS, bench_bags
-from mil_workbench.studies.gradient_history import BUGS
-from mil_workbench.training.fit import make_optimizer
+from mil_workbench.studies.bench_trainings import N_TRAIN, SETTINGS, bench_bags
+from mil_workbench.studies.planted_bugs import BUGS
 from mil_workbench.training.gradient_flow import audit_gradient_flow
 from mil_workbench.training.losses import MILLoss
+from mil_workbench.training.settings import make_optimizer
 
 EXPLORE = Path(__file__).resolve().parents[2] / "nbs" / "explore"
 
@@ -72,7 +73,7 @@ def test_a_bug_is_planted_and_named(lab, page):
         page.get_by_label("bug", exact=True),
     )
     bug.select_option("learning rate 0")
-    expect(page.get_by_text("whose learning rate is 0; anyone's slip")).to_be_visible()
+    expect(page.get_by_text("with a learning rate of 0; a slip that is easy to make")).to_be_visible()
     train.click()
     expect(train).to_be_disabled()
     expect(train).to_be_enabled()
@@ -88,5 +89,6 @@ def test_a_bug_is_planted_and_named(lab, page):
     expect(train).to_be_enabled()
     require_same(page, "hierarchical_attention", "detached sections")
     expect(page.locator(".mil-bench")).to_contain_text(
-        "A run would have stopped before its first epoch: no gradient reaches embedding.linear, attention.section.project"
+        "A run would have stopped before its first epoch: "
+        "no gradient reaches embedding.linear, attention.section.project"
     )

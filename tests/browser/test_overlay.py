@@ -22,7 +22,8 @@ seen = Attention("run " + odd, given["by_image"], "TRAINING CASE; truth " + odd,
 
 
 def case_of(*attention, images=given["images"], **more):
-    return OverlayCase(lambda channel: images[:, channel], ("t1", "flair"), attention, names=tuple(f"slice at {i} mm" for i in range(len(images))), **more)
+    names = tuple(f"slice at {i} mm" for i in range(len(images)))
+    return OverlayCase(lambda channel: images[:, channel], ("t1", "flair"), attention, names=names, **more)
 
 
 cases = {
@@ -48,7 +49,8 @@ grey = np.random.default_rng(0).integers(40, 200, is_brain.shape, np.uint8) * is
 def load(case):
     images = grey.copy()
     images[:, 0] = int(case)
-    return OverlayCase(lambda channel: images, ("t1",), (Attention("run A", np.random.default_rng(int(case)).dirichlet(np.ones(155))),), masks=is_lesion)
+    weights = np.random.default_rng(int(case)).dirichlet(np.ones(155))
+    return OverlayCase(lambda channel: images, ("t1",), (Attention("run A", weights),), masks=is_lesion)
 
 
 viewer = OverlayViewer([str(i) for i in range(101)], load)
@@ -133,11 +135,11 @@ def test_colours_and_words_are_those_of_numpy_and_matplotlib(lab: Lab, page: Pag
     slide(page, "image", 4)
     for row, column in ((0, 0), (47, 47), (13, 29)):
         point_at(page, row, column)
-        said = re.search(
+        readout = re.search(
             r"row (\d+), column (\d+): flair grey value (\d+), weight ([\d.e-]+), not in the lesion", words(page)
         )
-        assert [int(number) for number in said.groups()[:3]] == [row + 1, column + 1, grey[4, row, column]]
-        assert float(said[4]) == pytest.approx(float(weights[4, row, column]), rel=1e-3)
+        assert [int(number) for number in readout.groups()[:3]] == [row + 1, column + 1, grey[4, row, column]]
+        assert float(readout[4]) == pytest.approx(float(weights[4, row, column]), rel=1e-3)
     page.mouse.move(0, 0)  # so that no pixel is marked
     for scaling, full in (("case", weights.max()), ("image", weights[4].max())):
         choose(page, "scaling", scaling)
@@ -211,8 +213,8 @@ def test_keys_wheel_and_strip_go_through_the_images(lab: Lab, page: Page, given:
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Shift+ArrowLeft")
     assert (
-        f"row {SIDE // 2 + 1}, column {SIDE // 2}: t1 grey value {given['images'][critical, 0, SIDE // 2, SIDE // 2 - 1]},"
-        in words(page)
+        f"row {SIDE // 2 + 1}, column {SIDE // 2}: "
+        f"t1 grey value {given['images'][critical, 0, SIDE // 2, SIDE // 2 - 1]}," in words(page)
     )
 
 
@@ -224,11 +226,11 @@ def test_two_attentions_scroll_together(lab: Lab, page: Page, given: dict) -> No
     for image, turn in ((0, None), (1, 100), (2, 100), (1, -100)):
         page.mouse.wheel(0, turn) if turn else slide(page, "image", image)
         expect(page.locator(".mil-readout")).to_contain_text(f"image {image + 1} of 20")
-        said = re.search(
+        readout = re.search(
             r"row 7, column 6: t1 grey value (\d+), weight ([\d.e-]+) \(run A\), ([\d.e-]+) \(run B\)", words(page)
         )
-        assert int(said[1]) == given["images"][image, 0, 6, 5]
-        assert [float(said[2]), float(said[3])] == pytest.approx(
+        assert int(readout[1]) == given["images"][image, 0, 6, 5]
+        assert [float(readout[2]), float(readout[3])] == pytest.approx(
             [given["by_image"][image], given["by_pixel"][image, 6, 5]], rel=1e-3
         )
         for pane, weight, full in (
@@ -305,7 +307,7 @@ SCROLL = """async () => {
 
 
 def measure(lab: Lab, page: Page) -> dict[str, float]:
-    "Scrolling and opening cases of 155 slices of 240 × 240, in milliseconds, and what the kernel grows by in 100 cases, in MB."
+    "Measure scrolling and opening cases of 155 slices of 240 × 240 (ms), and the kernel's growth in 100 cases (MB)."
     write_notebook(lab.root / "large.ipynb", LARGE, "viewer")
     lab.open(page, "large.ipynb")
     lab.run_all(page)

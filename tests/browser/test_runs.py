@@ -1,4 +1,4 @@
-"""The table of runs in JupyterLab: sorted, filtered, chosen and opened by mouse and keyboard, and compared with pandas."""
+"""The table of runs in JupyterLab: sorted, filtered, chosen and opened by mouse and keyboard."""
 
 import json
 import os
@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
 from playwright.sync_api import Page, expect
+
+from mil_workbench.record.run_parameters import write_parameters
 
 from .lab import write_notebook
 
@@ -19,9 +20,8 @@ ROWS = ".mil-runs-scroll tbody tr:visible"
 def write_run(folder: Path, written: float, test: float | None, reason: str = "", **parameters) -> pd.DataFrame:
     "A run as training leaves it, or broken off; its history comes back."
     folder.mkdir(parents=True)
-    (folder / "params.yaml").write_text(
-        yaml.safe_dump({"cohort": "musk1", "model": "abmil", "fold": 0, "seed": 0, "max_instances": None, **parameters})
-    )
+    common = {"cohort": "musk1", "model": "abmil", "fold": 0, "seed": 0, "max_instances": None}
+    write_parameters(folder, common | parameters)
     epochs = np.arange(12)
     history = pd.DataFrame(
         {
@@ -65,8 +65,10 @@ def runs(lab, tmp_path):
     notebook = f"{tmp_path.name}.ipynb"  # one of its own: a notebook that changes while it is open brings up a dialogue
     write_notebook(
         lab.root / notebook,
-        f"from pathlib import Path\nfrom mil_workbench.viewers.runs import RunBrowser\nbrowser = RunBrowser(Path({str(folder)!r}))\nbrowser",
-        "import ipywidgets\nsaid = ipywidgets.Label('nothing opened')\nbrowser.on_open(lambda folder: setattr(said, 'value', f'opened {folder}'))\nsaid",
+        "from pathlib import Path\nfrom mil_workbench.viewers.runs import RunBrowser\n"
+        f"browser = RunBrowser(Path({str(folder)!r}))\nbrowser",
+        "import ipywidgets\nlabel = ipywidgets.Label('nothing opened')\n"
+        "browser.on_open(lambda folder: setattr(label, 'value', f'opened {folder}'))\nlabel",
     )
     return folder, histories, notebook
 
@@ -133,16 +135,16 @@ def test_curves_are_drawn_of_the_chosen_runs(lab, page, runs):
     expect(page.locator(".mil-runs-legend [role=listitem]")).to_have_count(2)
     for quantity, label in (("validation_cross_entropy", "validation cross entropy"), ("train_loss", "train loss")):
         page.get_by_label("quantity").select_option(quantity)
-        said = lambda epoch: "; ".join(
+        values_at = lambda epoch: "; ".join(
             f"{key} {float(f'{histories[key][quantity][epoch]:.4g}'):g}" for key in ("lr/fold2", "big/first")
         )
         canvas.focus()
         page.keyboard.press("Home")
-        expect(readout).to_have_text(f"{label}, epoch 1: {said(0)}")
+        expect(readout).to_have_text(f"{label}, epoch 1: {values_at(0)}")
         page.keyboard.press("ArrowRight")
-        expect(readout).to_have_text(f"{label}, epoch 2: {said(1)}")
+        expect(readout).to_have_text(f"{label}, epoch 2: {values_at(1)}")
         page.keyboard.press("End")
-        expect(readout).to_have_text(f"{label}, epoch 12: {said(11)}")
+        expect(readout).to_have_text(f"{label}, epoch 12: {values_at(11)}")
 
     low, high = (
         float(extreme([histories[key].train_loss for key in ("lr/fold2", "big/first")])) for extreme in (np.min, np.max)
@@ -153,7 +155,10 @@ def test_curves_are_drawn_of_the_chosen_runs(lab, page, runs):
     canvas.hover(position={"x": x, "y": y})
     expect(readout).to_contain_text("epoch 5:")
     colour = canvas.evaluate(
-        "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data]",
+        """(canvas, [x, y]) => {
+          const scale = devicePixelRatio;
+          return [...canvas.getContext('2d').getImageData(x * scale, y * scale, 1, 1).data];
+        }""",
         [x, y],
     )
     assert colour[:3] == [0xD5, 0x5E, 0x00], "the second run's dot lies where its value is, on top of the first's"
@@ -180,7 +185,10 @@ def test_a_run_is_opened_and_a_new_one_appears(lab, page, runs):
 
 def inks(canvas) -> set[int]:
     "The grey levels of what is drawn on a canvas, without colours and what is nearly transparent."
-    code = "canvas => [...new Set(new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer))]"
+    code = """canvas => {
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      return [...new Set(new Uint32Array(data.buffer))];
+    }"""
     points = [tuple(number >> shift & 255 for shift in (0, 8, 16, 24)) for number in canvas.evaluate(code)]
     return {point[0] for point in points if point[3] > 100 and max(point[:3]) - min(point[:3]) < 12}
 
@@ -210,7 +218,8 @@ def test_text_on_the_axes_is_light_in_the_dark(lab, page, runs):
 def test_an_empty_folder_says_what_to_do(lab, page, tmp_path):
     write_notebook(
         lab.root / "no_runs.ipynb",
-        f"from pathlib import Path\nfrom mil_workbench.viewers.runs import RunBrowser\nRunBrowser(Path({str(tmp_path)!r}))",
+        "from pathlib import Path\nfrom mil_workbench.viewers.runs import RunBrowser\n"
+        f"RunBrowser(Path({str(tmp_path)!r}))",
     )
     lab.open(page, "no_runs.ipynb")
     lab.run_all(page)
@@ -226,16 +235,20 @@ rng = np.random.default_rng(0)
 n = 5000
 table = pd.DataFrame({
     "study": [f"study{i % 10}" for i in range(n)], "run": [f"musk1-abmil-fold{i % 5}-seed{i // 5}" for i in range(n)],
-    "state": ["failed" if i % 7 == 0 else "finished" for i in range(n)], "reason": ["out of memory" if i % 7 == 0 else "" for i in range(n)],
+    "state": ["failed" if i % 7 == 0 else "finished" for i in range(n)],
+    "reason": ["out of memory" if i % 7 == 0 else "" for i in range(n)],
     "written": 1.7e9 + rng.permutation(n), "cohort": "musk1", "fold": np.arange(n) % 5, "seed": np.arange(n) // 5,
-    **{name: rng.random(n) for name in ("test.auroc", "validation.auroc", "instance.auroc", "lr", "dropout", "weight_decay", "label_smoothing")},
-    "model": rng.choice(["abmil", "mean", "dual_stream"], n), "history.epochs": rng.integers(1, 60, n), "history.seconds": rng.random(n) * 5000,
+    **{name: rng.random(n) for name in ("test.auroc", "validation.auroc", "instance.auroc", "lr", "dropout",
+                                        "weight_decay", "label_smoothing")},
+    "model": rng.choice(["abmil", "mean", "dual_stream"], n),
+    "history.epochs": rng.integers(1, 60, n), "history.seconds": rng.random(n) * 5000,
 })
 runs.table_of_runs = lambda folder: table.sort_values("written", ascending=False).reset_index(drop=True)
 runs.RunBrowser(Path("."))
 """
 MEASURE = """() => {
-  const [body, input] = [document.querySelector('.mil-runs-scroll tbody'), document.querySelector('.mil-controls input')];
+  const body = document.querySelector('.mil-runs-scroll tbody');
+  const input = document.querySelector('.mil-controls input');
   const heads = [...document.querySelectorAll('.mil-runs-scroll thead button')];
   const canvas = document.createElement('canvas');
   [canvas.width, canvas.height] = [800, 420];

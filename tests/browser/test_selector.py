@@ -15,7 +15,8 @@ FINDING = np.isin(np.arange(SIZE), [11, 12])
 TEMPERATURES = (10.0, 1.5, 0.2)
 NOTEBOOK = f"""
     import numpy as np
-    from mil_workbench.viewers.selector import SelectorCase, SelectorViewer
+    from mil_workbench.viewers.selection import SelectorCase
+    from mil_workbench.viewers.selector import SelectorViewer
 
     logits, epochs, temperatures = np.array({LOGITS.tolist()}), {EPOCHS}, np.array({TEMPERATURES})
     broken, large = logits.copy(), np.random.default_rng(0).normal(0, 3, (3, 512))
@@ -30,9 +31,13 @@ NOTEBOOK = f"""
         return np.tile(rows.astype(np.uint8)[:, None, None], (1, 16, 16))
 
 
-    facts = dict(schedule=np.geomspace(10, 0.2, 10), epochs=epochs, temperatures=temperatures, kept_epoch={EPOCHS[KEPT]}, thumbnails=thumbnails, probability=probability, positive="$p_1$ <b>")
+    facts = dict(
+        schedule=np.geomspace(10, 0.2, 10), epochs=epochs, temperatures=temperatures, kept_epoch={EPOCHS[KEPT]},
+        thumbnails=thumbnails, probability=probability, positive="$p_1$ <b>",
+    )
+    finding = np.array({FINDING.astype(int).tolist()})
     cases = {{
-        "p001": SelectorCase(logits, instance_labels=np.array({FINDING.astype(int).tolist()}), title="p001, called positive", **facts),
+        "p001": SelectorCase(logits, instance_labels=finding, title="p001, called positive", **facts),
         "diverged": SelectorCase(broken, **facts),
         "features": SelectorCase(logits[:1], epochs[:1], temperatures[:1]),
         "large": SelectorCase(large, **facts),
@@ -99,12 +104,12 @@ def check_page(viewer, weights, instances=(0, 11, 12, 50, 63)):
     for row in instances:
         across = box["width"] - 52 - 8
         viewer.page.mouse.move(box["x"] + 52 + (row + 0.5) * across / len(weights), box["y"] + 60)
-        said = re.search(
+        parts = re.search(
             r"instance (\d+) of 64: score (\S+), weight (\S+), (.*)",
             viewer.locator(".mil-readout", has_text="instance").last.inner_text(),
         )
-        assert int(said[1]) == row + 1 and said[4] == ("shows the finding" if FINDING[row] else "no finding")
-        np.testing.assert_allclose(float(said[3]), weights[row], rtol=6e-3, atol=1e-12)
+        assert int(parts[1]) == row + 1 and parts[4] == ("shows the finding" if FINDING[row] else "no finding")
+        np.testing.assert_allclose(float(parts[3]), weights[row], rtol=6e-3, atol=1e-12)
 
 
 def test_weights_at_temperature_0_3_are_those_of_scipy_in_every_mode(viewer):
@@ -157,7 +162,8 @@ def brightness(viewer):
     "Of the six thumbnails, from left to right."
     return viewer.get_by_role("img", name="the instances with the highest scores").evaluate("""canvas => {
         const [context, across] = [canvas.getContext("2d"), canvas.width - 60 * devicePixelRatio];
-        return [0, 1, 2, 3, 4, 5].map((i) => context.getImageData(52 * devicePixelRatio + (i + 0.5) * across / 6, 50 * devicePixelRatio, 1, 1).data[0]);
+        const left = (i) => 52 * devicePixelRatio + (i + 0.5) * across / 6;
+        return [0, 1, 2, 3, 4, 5].map((i) => context.getImageData(left(i), 50 * devicePixelRatio, 1, 1).data[0]);
     }""")
 
 
@@ -216,7 +222,8 @@ def test_arrow_keys_read_instances_and_a_case_that_cannot_be_shown_is_a_sentence
 MOVES = """async (viewer) => {
     const slider = viewer.querySelector('input[aria-label="temperature"]');
     const canvases = [...viewer.querySelectorAll("canvas")];
-    const empty = canvases.map((canvas) => Object.assign(document.createElement("canvas"), { width: canvas.width, height: canvas.height }));
+    const likeIt = ({ width, height }) => Object.assign(document.createElement("canvas"), { width, height });
+    const empty = canvases.map(likeIt);
     const isDrawn = (canvas) => canvas.getContext("2d").getImageData(0, 0, 1, 1); // waits for what was drawn
     const times = { slider: [], empty: [] };
     for (let move = 0; move < 200; move++) {

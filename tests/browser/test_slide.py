@@ -31,7 +31,7 @@ def write_case(folder: Path, sections: list, seed: int, side: int = SIDE) -> dic
     "A case's store, its weights and its labels in `folder`; what the tests compare with."
     rng, store = np.random.default_rng(seed), InstanceStore(folder)
     images, coords = [], []
-    for i, (stain, name, n) in enumerate(sections):
+    for i, (_, name, n) in enumerate(sections):
         images.append(soft_patches(rng, n, side))
         coords.append(grid_coords(n, int(np.ceil(n**0.5)), side))
         store.write(f"{i}", {"path": name}, images[-1], coords=coords[-1])
@@ -51,22 +51,26 @@ READ = """
 import numpy as np, torch
 from mil_workbench.data.bags import Bag, Rows, stain_levels
 from mil_workbench.data.stores import InstanceStore
-from mil_workbench.viewers.slide import SlideCase, SlideViewer
+from mil_workbench.viewers.slide import SlideViewer
+from mil_workbench.viewers.slide_sections import SlideCase
 
 def load(case):
     folder, sections = places[case]
     store, known = InstanceStore(folder), np.load(f"{folder}/case.npz")
-    bag = Bag(id=case, patient_id=case, label=1, instances=Rows(store, torch.arange(len(store))), levels=stain_levels(sections),
-              coords=torch.from_numpy(known["coords"]), instance_labels=torch.from_numpy(known["labels"]))
+    bag = Bag(id=case, patient_id=case, label=1, instances=Rows(store, torch.arange(len(store))),
+              levels=stain_levels(sections), coords=torch.from_numpy(known["coords"]),
+              instance_labels=torch.from_numpy(known["labels"]))
     return SlideCase(bag, known["weights"], f"case {case}")
 """
 SHOW = "viewer = SlideViewer(list(places), load)\nviewer"
 TIMES = """
 const asked = {}, Plain = window.WebSocket;
 const key = (data) => {
-  const text = typeof data === "string" ? data : new TextDecoder("latin1").decode(new Uint8Array(data.buffer ?? data).subarray(0, 6000));
-  const said = /"kind":\\s*"tile",([^{}]*)/.exec(text)?.[1];
-  return said && ["view", "picture", "level", "x", "y"].map((name) => new RegExp(`"${name}":\\\\s*(\\\\d+)`).exec(said)[1]).join();
+  const decode = () => new TextDecoder("latin1").decode(new Uint8Array(data.buffer ?? data).subarray(0, 6000));
+  const text = typeof data === "string" ? data : decode();
+  const fields = /"kind":\\s*"tile",([^{}]*)/.exec(text)?.[1];
+  const value = (name) => new RegExp(`"${name}":\\\\s*(\\\\d+)`).exec(fields)[1];
+  return fields && ["view", "picture", "level", "x", "y"].map(value).join();
 };
 window.tileTimes = [];
 window.WebSocket = class extends Plain {
@@ -84,7 +88,10 @@ window.WebSocket = class extends Plain {
   }
 };
 """  # notes how long each tile takes from its question to its answer, as the page's connection sees them
-WAIT_IDLE = "await new Promise((done) => { const look = () => (slide.ariaBusy === 'false' ? done() : setTimeout(look, 5)); look(); });"
+WAIT_IDLE = """await new Promise((done) => {
+  const look = () => (slide.ariaBusy === 'false' ? done() : setTimeout(look, 5));
+  look();
+});"""
 
 
 def open_viewer(lab, page, name: str, *cells: str) -> None:
@@ -134,7 +141,10 @@ def opened_patch(page, number: int, n: int) -> dict:
 
 def set_slider(page, name: str, value: float) -> None:
     page.get_by_label(name, exact=True).evaluate(
-        "(input, value) => { input.value = value; input.dispatchEvent(new Event('input')); input.dispatchEvent(new Event('change')); }",
+        """(input, value) => {
+          input.value = value;
+          for (const name of ['input', 'change']) input.dispatchEvent(new Event(name));
+        }""",
         value,
     )
 
@@ -164,13 +174,13 @@ def test_bars_are_sums_and_lead_down(lab, page, case):
     open_viewer(lab, page, "bars", READ + case["start"], SHOW)
     assert page.locator(".mil-heading").inner_text().startswith("case ")
     weights = [case["weights"][bounds(i)].sum() for i in range(3)]
-    said = lambda: {
+    weights_in_page = lambda: {
         name: float(number)
         for name, number in (text.split(": ") for text in page.locator(".mil-bar").all_inner_texts())
     }
     page.locator(".mil-bar", has_text="melan").click()
     chosen(page, "melan")
-    shown = said()
+    shown = weights_in_page()
     assert shown["h&e"] == pytest.approx(weights[0], rel=0.05) and shown["melan"] == pytest.approx(
         weights[1] + weights[2], rel=0.05
     )
@@ -276,12 +286,17 @@ def test_by_keyboard(lab, page, case):
 
 SLIDES = """
 import numpy as np
-from mil_workbench.data.slides import PatchSettings, cohort_from_slides
-from mil_workbench.data.stain_phantoms import PhantomSection, write_slides
-from mil_workbench.viewers.slide import SlideCase, SlideViewer
+from mil_workbench.data.patches import PatchSettings
+from mil_workbench.data.slides import cohort_from_slides
+from mil_workbench.data.phantom_lesions import PhantomSection
+from mil_workbench.data.stain_phantoms import write_slides
+from mil_workbench.viewers.slide import SlideViewer
+from mil_workbench.viewers.slide_sections import SlideCase
 
-few = [PhantomSection("1", "malignant", "melan", "match_1", 0, 0, 0), PhantomSection("2", "benign", "melan", "match_1", 0, 1, 0)]
-cohort = cohort_from_slides(write_slides("slides", few), "slide-store", PatchSettings(size=96, um_per_pixel=1.0, per_section=None))
+same = dict(stain="melan", name="match_1", seed=0, number=0)
+few = [PhantomSection("1", "malignant", case_number=0, **same), PhantomSection("2", "benign", case_number=1, **same)]
+settings = PatchSettings(size=96, um_per_pixel=1.0, per_section=None)
+cohort = cohort_from_slides(write_slides("slides", few), "slide-store", settings)
 bags = {bag.id: bag for bag in cohort.bags}
 next(__import__("pathlib").Path("slides").glob("2_*.tif")).unlink()
 viewer = SlideViewer(list(bags), lambda case: SlideCase(bags[case], np.full(len(bags[case]), 1 / len(bags[case]))))
@@ -324,7 +339,7 @@ def percentiles(times: list[float]) -> dict[str, float]:
 
 
 def measure(lab, page) -> dict:
-    "The figures of the slide viewer, ms: a section of 50,000 patches opened, panned and recoloured, and the next small case."
+    "Measure (ms) how a section of 50,000 patches is opened, panned and recoloured, and how the next small case opens."
     many, few = lab.root / "many", lab.root / "few"
     side, n, rng = 64, 50_000, np.random.default_rng(0)
     store = InstanceStore(many)
@@ -356,12 +371,15 @@ def measure(lab, page) -> dict:
         """async () => {
       const slide = document.querySelector('.mil-slide'), start = performance.now(), seen = window.tileTimes.length;
       [...document.querySelectorAll('.mil-bar')].find((bar) => bar.textContent.startsWith('h&e')).click();
-      await new Promise((done) => { const look = () => (slide.ariaBusy === 'true' && window.tileTimes.length > seen ? done() : setTimeout(look, 5)); look(); });
+      await new Promise((done) => {
+        const hasBegun = () => slide.ariaBusy === 'true' && window.tileTimes.length > seen;
+        const look = () => (hasBegun() ? done() : setTimeout(look, 5));
+        look();
+      });
       const first = performance.now() - start;
-      %s
+      WAIT_IDLE
       return [first, performance.now() - start];
-    }"""
-        % WAIT_IDLE
+    }""".replace("WAIT_IDLE", WAIT_IDLE)
     )
     settle(page)
     result["opening tiles"] = percentiles(page.evaluate("window.tileTimes.splice(0)"))
@@ -387,7 +405,8 @@ def measure(lab, page) -> dict:
         result[f"heat, {name}"] = percentiles(
             page.evaluate(
                 """(name) => {
-          const input = document.querySelector(`[aria-label="${name}"]`), context = document.querySelector('.mil-heat').getContext('2d'), times = [];
+          const input = document.querySelector(`[aria-label="${name}"]`);
+          const context = document.querySelector('.mil-heat').getContext('2d'), times = [];
           for (let i = 0; i < 60; i++) {
             const start = performance.now();
             input.value = 0.2 + 0.01 * i;
@@ -402,7 +421,9 @@ def measure(lab, page) -> dict:
         )
     result["empty canvas"] = percentiles(
         page.evaluate("""() => {
-      const heat = document.querySelector('.mil-heat'), canvas = Object.assign(document.createElement('canvas'), { width: heat.width, height: heat.height }), context = canvas.getContext('2d'), times = [];
+      const { width, height } = document.querySelector('.mil-heat');
+      const canvas = Object.assign(document.createElement('canvas'), { width, height });
+      const context = canvas.getContext('2d'), times = [];
       document.body.append(canvas);
       for (let i = 0; i < 60; i++) {
         const start = performance.now();
@@ -415,19 +436,20 @@ def measure(lab, page) -> dict:
     }""")
     )
     set_slider(page, "hide below", 0)
-    next_case = (
-        """async () => {
+    next_case = """async () => {
       const slide = document.querySelector('.mil-slide'), start = performance.now(), seen = window.tileTimes.length;
       document.querySelector('[aria-label="next case"]').click();
-      await new Promise((done) => { const look = () => (slide.ariaBusy === 'true' && window.tileTimes.length > seen ? done() : setTimeout(look, 2)); look(); });
-      %s
+      await new Promise((done) => {
+        const hasBegun = () => slide.ariaBusy === 'true' && window.tileTimes.length > seen;
+        const look = () => (hasBegun() ? done() : setTimeout(look, 2));
+        look();
+      });
+      WAIT_IDLE
       return performance.now() - start;
-    }"""
-        % WAIT_IDLE
-    )
+    }""".replace("WAIT_IDLE", WAIT_IDLE)
     turn = lambda: (page.evaluate(next_case), page.get_by_label("case", exact=True).input_value())
     times, kernel = [], lab.kernel()
-    for i in range(8):
+    for _ in range(8):
         turn()
     before = kernel.memory_info().rss
     while len(times) < 80:

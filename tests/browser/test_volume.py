@@ -1,4 +1,4 @@
-"""The volume viewer in JupyterLab: what NiiVue paints, compared voxel by voxel with numpy's arrays and matplotlib's colours."""
+"""The volume viewer in JupyterLab: what NiiVue paints, compared voxel by voxel with numpy and matplotlib."""
 
 import io
 import re
@@ -109,7 +109,7 @@ def voxel_of(words: str) -> tuple[int, int, int]:
 
 
 def even_places(shown: np.ndarray, n: int) -> list[tuple[int, int]]:
-    "Places in the axial plane (the left third) whose neighbourhood has one colour, but for the crosshair's red and the ground's black."
+    "Return places in the axial plane (the left third) around which all is one colour, neither crosshair nor ground."
     places, rng = [], np.random.default_rng(0)
     while len(places) < n:
         row, column = int(rng.integers(4, shown.shape[0] - 4)), int(rng.integers(4, shown.shape[1] // 3))
@@ -212,7 +212,7 @@ def test_what_cannot_be_shown_is_a_sentence(lab: Lab, page: Page, given: dict) -
 
 
 def measure(lab: Lab, page: Page) -> dict[str, float]:
-    "What the kernel grows by in 100 cases, each of more than a MB, and how long a step of the threshold takes in the page, in milliseconds."
+    "Measure the growth of the kernel in 100 cases of more than 1 MB, and the time of a step of the threshold (ms)."
     write_notebook(lab.root / "volumes.ipynb", MANY, "viewer")
     lab.open(page, "volumes.ipynb")
     lab.run_all(page)

@@ -1,4 +1,7 @@
-"""A Slurm cluster of two nodes on this machine, for tests: run as root, without systemd; all it writes is in one folder."""
+"""A Slurm cluster of two nodes on this machine, for tests.
+
+It is run as root, without systemd, and writes into one folder only.
+"""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""The cluster that other tests rely on is one: it holds back, requeues, and goes on when a node dies."""
+"""The cluster that other tests rely on behaves like one: it holds back, requeues, and survives the loss of a node."""
 
 import pytest
 

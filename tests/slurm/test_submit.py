@@ -15,7 +15,7 @@ from mil_workbench.files import InputError, read_json
 from mil_workbench.jobs.slurm import submit_scripts
 from mil_workbench.record.parameters import read_parameters
 from mil_workbench.record.status import run_state, study_states
-from mil_workbench.workflows.train import run_many
+from mil_workbench.workflows.run_many import run_many
 
 pytestmark = pytest.mark.xdist_group("slurm")  # one cluster
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -75,7 +75,10 @@ def project(tmp_path, cluster, monkeypatch):
     (tmp_path / "slurm" / "quest.toml").write_text(
         profile + 'partitions.scavenge = { longest = "48:00:00" }\npartitions.nosuch = { longest = "48:00:00" }\n'
     )
-    cell = 'how: str = "well"  # how it ends\nstudy: str = "s"  # folder of runs\nrun_name: str | None = None  # folder of this run'
+    cell = (
+        'how: str = "well"  # how it ends\nstudy: str = "s"  # folder of runs\n'
+        "run_name: str | None = None  # folder of this run"
+    )
     cells = [
         {
             "cell_type": "code",
@@ -167,13 +170,13 @@ def test_folds_that_are_each_preempted_end_by_themselves_with_local_numbers(clus
     assert most_at_once == 2
     kept = [read_json(study / name / "attempts" / "1.json") for name in names]
     assert {record["state"] for record in kept} == {"interrupted"} and {record["reason"] for record in kept} == {
-        "stopped by SIGUSR1; the same call goes on"
+        "stopped by SIGUSR1; the same call resumes it"
     }
     assert any("asked to stop after" in (study / name / "attempts" / "1.ipynb").read_text() for name in names), (
         "stopped within an epoch"
     )
     resumed = [(study / name / "train.ipynb").read_text() for name in names]
-    assert all("going on " in text for text in resumed)
+    assert all("resuming " in text for text in resumed)
 
     monkeypatch.chdir(project)
     defaults = {name: parameter.default for name, parameter in read_parameters(ROOT / "nbs/runs/train.ipynb").items()}
@@ -223,11 +226,11 @@ def test_time_limit_requeue_lost_node_and_scancel(cluster, project):
     assert read_json(study / name_of["node"] / "attempt.json")["host"] != node
     assert (
         read_json(study / name_of["limit"] / "attempts" / "1.json")["reason"]
-        == "stopped by SIGUSR1; the same call goes on"
+        == "stopped by SIGUSR1; the same call resumes it"
     )
     cluster.wait_for(lambda: not cluster.run("squeue", "-h"), "the jobs to end")
     left = workbench(project, "submit", "page.ipynb", "--study", "struck", "--resume", "--dry-run")
-    assert left.stdout.splitlines()[0].split() == ["tasks", "1"], "only what was cancelled is taken up"
+    assert left.stdout.splitlines()[0].split() == ["tasks", "1"], "only what was cancelled is resumed"
 
 
 @pytest.mark.slow
@@ -268,20 +271,19 @@ def submit_five_thousand(cluster, project) -> tuple[float, float]:
         assert [array["count"] for array in arrays] == [1001] * 4 + [996]
         assert len(cluster.run("squeue", "-h", "-r").splitlines()) == 5000
         began = time.perf_counter()
-        told = workbench(project, "status", "many")
-        telling = time.perf_counter() - began
-        assert told.stdout.startswith("many: 5000 runs: 5000 queued")
-        print(f"5,000 tasks: submitted in {submitting:.1f} s, status in {telling:.1f} s")
+        status = workbench(project, "status", "many")
+        answering = time.perf_counter() - began
+        assert status.stdout.startswith("many: 5000 runs: 5000 queued")
+        print(f"5,000 tasks: submitted in {submitting:.1f} s, status in {answering:.1f} s")
         more = workbench(project, "submit", "train", "--study", "more", "--cohort", "digits")
-        assert (
-            more.returncode == 2
-            and more.stderr
-            == "mil-workbench: 1 tasks and the 5000 in the queue are more than the 5000 that quest.toml allows (max_submitted); submit fewer at a time\n"
+        assert more.returncode == 2 and more.stderr == (
+            "mil-workbench: 1 tasks and the 5000 in the queue are more than the 5000 that quest.toml allows "
+            "(max_submitted); submit fewer at a time\n"
         )
         again = workbench(project, "submit", "train", "--study", "many", *seeds)
         assert "0, 5000 more queued" in again.stdout
         cluster.run("scancel", *(array["job"] for array in arrays))
-        return submitting, telling
+        return submitting, answering
     finally:
         cluster.run("scontrol", "update", "partitionname=scavenge", "state=up")
 
@@ -293,8 +295,8 @@ def test_five_thousand_tasks_in_arrays_that_the_site_allows(cluster, project):
 @pytest.mark.slow  # a time: other work on the machine would fail it
 @pytest.mark.alone
 def test_five_thousand_tasks_are_submitted_in_seconds(cluster, project):
-    submitting, telling = submit_five_thousand(cluster, project)
-    assert submitting < 5 and telling < 3
+    submitting, answering = submit_five_thousand(cluster, project)
+    assert submitting < 5 and answering < 3
 
 
 def test_what_slurm_refuses_is_one_line_and_nothing_is_submitted_by_halves(cluster, project):
@@ -348,7 +350,7 @@ def test_names_of_any_text_survive_job_scripts_tasks_and_logs(cluster, project):
         )
     cluster.wait_for(
         lambda: not cluster.run("squeue", "-h", "-o", "%A"), "the jobs to end", 240
-    )  # squeue cuts names in the middle of a sign
+    )  # squeue cuts names in the middle of a character
     for name in names:
         study = project / "papermill_runs" / name
         [(_, state)] = [(run, state) for run, state in study_states(study).items() if state.kind == "run"]
@@ -356,8 +358,8 @@ def test_names_of_any_text_survive_job_scripts_tasks_and_logs(cluster, project):
             name == names[0]
         ), logs(project)
         assert text.split("\u2028")[0] in logs_whole(project)
-        told = workbench(project, "status", name).stdout
-        assert told.startswith(f"{name}: 1 run: 1 "), told
+        status = workbench(project, "status", name).stdout
+        assert status.startswith(f"{name}: 1 run: 1 "), status
         assert state.attempts == 1, (state, logs(project))
     odd = project / 'with "quotes"'
     odd.mkdir()
