@@ -54,7 +54,7 @@ class SelectorViewer(CaseViewer):
         super().offer(cases, load, reason=reason)
 
     def show_case(self, content: SelectorCase) -> None:
-        self.content = None  # no images and no curve while the case changes
+        self.content, self.curve = None, {}  # no images and no curve while the case changes
         check_scores(self.case, content)
         self.shown = scores_for_page(content)
         if self.is_new_run or self.epoch not in self.shown["epochs"]:
