@@ -101,7 +101,7 @@ def fit_temperature(labels: np.ndarray, logits: np.ndarray) -> float:  # (n,) in
     if not np.isfinite(logits).all():
         row = int(np.argmin(np.isfinite(logits).all(1)))
         raise InputError(
-            f"temperature scaling: the logits of validation case {row} are not finite; look for the run's first NaN"
+            f"temperature scaling: the logits of validation case {row + 1} are not finite; look for the run's first NaN"
         )
 
     def loss(log_temperature: float) -> float:

@@ -9,6 +9,7 @@ __all__ = ['MAIN_SETTINGS', 'PART', 'COHORTS', 'MEASURES', 'other_settings', 'co
 
 # %% ../../nbs/studies/stability.ipynb #3adff1b7
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import torch
 
 from ..data.bags import Bag, pack
 from ..data.cohorts import Cohort
-from ..data.named_cohorts import load_cohort
+from ..data.named_cohorts import load_cohort, scan_of
+from ..data.slices import slices_of
 from ..evaluation.localisation import instance_auroc
 from ..files import InputError, read_json
 from ..models.build import build_model, model_options
@@ -152,9 +154,17 @@ MEASURES = {  # column: title
 
 
 def core_slices(cohort: Cohort) -> dict[str, np.ndarray]:  # case -> (N,) bool
-    "Return for each case of a cohort with masks which of its slices show tumour core (1) or rim (4)."
-    masks = {bag.id: bag.masks.read() for bag in cohort.bags}
-    return {case: ((mask == 1) | (mask == 4)).flatten(1).any(1).numpy() for case, mask in masks.items()}
+    """Return for each high-grade case of the phantom `cohort` which of its slices show tumour core (1) or rim (4).
+
+    The masks in the store say only where a lesion is, so the segmentations are drawn again: a second for each case.
+    """
+    found = {}
+    for bag in cohort.bags:
+        if bag.label == 1:
+            scan = scan_of(cohort.name, bag.id)
+            core = replace(scan, segmentation=np.isin(scan.segmentation, (1, 4)).astype(np.uint8))
+            found[bag.id] = slices_of(core)["instance_labels"] > 0
+    return found
 
 
 def core_auroc(folder: Path, has_core: Mapping[str, np.ndarray]) -> float | None:
@@ -167,7 +177,7 @@ def core_auroc(folder: Path, has_core: Mapping[str, np.ndarray]) -> float | None
         (attention[case]["selection"][:, 0], has_core[case]) for case in test.case_id if "selection" in attention[case]
     )
 
-
+# %% ../../nbs/studies/stability.ipynb #f09652c2
 def measure_run(folder: Path, has_core: Mapping[str, np.ndarray] | None = None) -> dict[str, float | None]:
     "Return the MEASURES of the finished run in `folder`; `has_core` is given for runs on the MRI phantom."
     history, metrics = pd.read_csv(folder / "history.csv"), read_json(folder / "metrics.json")
