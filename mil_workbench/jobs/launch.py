@@ -85,7 +85,11 @@ class Stopper:
                     os.kill(kernel.pid, signal.SIGUSR1 if self.n_sent == 0 else signal.SIGKILL)
                 self.n_sent += 1
                 if self.n_sent == 1:
-                    print(f"{self.received[0]}: finishing the batch and saving the state", file=sys.stderr, flush=True)
+                    print(
+                        f"{self.received[0]}: asked to stop; a training saves its state first",
+                        file=sys.stderr,
+                        flush=True,
+                    )
 
 # %% ../../nbs/jobs/launch.ipynb #95a603d5
 NO_METRICS = "the notebook ended before it had written metrics.json"

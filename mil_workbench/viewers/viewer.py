@@ -65,7 +65,7 @@ class Viewer(anywidget.AnyWidget):
 
     @contextmanager
     def explain_errors(self) -> Iterator[None]:
-        "Send what the block changes in one message; show an `InputError` of the block as `message`."
+        "Send all changes of the block to the page together; put the text of an `InputError` into `message`."
         try:
             with self.hold_sync():
                 yield
