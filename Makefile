@@ -35,7 +35,7 @@ train: setup
 	@mkdir -p $(RUNS)/fold0 $(RUNS)/mri-fold0
 	$(BIN)/papermill nbs/runs/train.ipynb $(RUNS)/fold0/train.ipynb -p fold 0 -p study first -p run_name fold0
 	$(BIN)/papermill nbs/runs/train.ipynb $(RUNS)/mri-fold0/train.ipynb -p cohort mri-phantom -p fold 0 -p study first -p run_name mri-fold0
-	@$(BIN)/python -c "from mil_workbench.record.run_folder import summarise; print(summarise('$(RUNS)/fold0'), summarise('$(RUNS)/mri-fold0'), sep='\n')"
+	@$(BIN)/python -c "from mil_workbench.record.summary import summarise; print(summarise('$(RUNS)/fold0'), summarise('$(RUNS)/mri-fold0'), sep='\n')"
 
 # unless the command $(1) is there: Debian's packages $(2)
 install = command -v $(1) >/dev/null || \

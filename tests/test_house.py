@@ -184,3 +184,10 @@ def test_the_readme_is_one_page_and_every_link_of_readme_and_guides_leads_somewh
         if not link.startswith("http") and not (ROOT / link).exists()
     ]
     assert not lost, lost
+
+
+def test_what_the_makefile_imports_is_there():
+    imports = re.findall(r"from (mil_workbench[\w.]*) import (\w+)", (ROOT / "Makefile").read_text())
+    assert len(imports) > 1
+    for module, name in imports:
+        subprocess.run([sys.executable, "-c", f"from {module} import {name}"], check=True)
