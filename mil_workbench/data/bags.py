@@ -7,8 +7,8 @@ __all__ = ['PER_INSTANCE', 'Level', 'offsets_of', 'Source', 'Rows', 'Bag', 'BagB
            'without_group']
 
 # %% ../../nbs/data/bags.ipynb #257d698e
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Protocol
 
@@ -91,6 +91,7 @@ class Bag:
     images: Tensor | Rows | None = None  # (N, C, H, W), the images to show where the instances are features of them
     masks: Tensor | Rows | None = None  # (N, H, W), above 0 where an image shows the finding
     entropy: Tensor | None = None  # (N,) bits, how much there is to see in each image
+    columns: Mapping[str, str] = field(default_factory=dict)  # what else the user's table says, as it is written there
 
     def __post_init__(self):
         n = len(self.instances)

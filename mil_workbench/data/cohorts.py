@@ -68,9 +68,17 @@ class Cohort:
 
     @property
     def cases(self) -> pd.DataFrame:
-        "A table with one row per case: case_id, patient_id, label (a number), instances (how many)."
+        """A table with one row per case: case_id, patient_id, label (a number), instances (how many).
+
+        After these come the further columns of the user's table as text, "" where a case has none."""
         rows = [(bag.id, bag.patient_id, bag.label, len(bag)) for bag in self.bags]
-        return pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "instances"])
+        table = pd.DataFrame(rows, columns=["case_id", "patient_id", "label", "instances"])
+        return table.assign(**{name: [bag.columns.get(name, "") for bag in self.bags] for name in self.columns})
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        "The names of the further columns that its cases have, such as sex or site."
+        return tuple(dict.fromkeys(name for bag in self.bags for name in bag.columns))
 
     def summary(self) -> pd.DataFrame:
         "Return a table with one row per class: its cases and patients, and how many instances a case has."
