@@ -231,6 +231,8 @@ def require_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
             )
     if values["loss"] != "focal" and set_names & {"focal_alpha", "focal_gamma"}:
         raise InputError("focal_alpha and focal_gamma have no effect without loss focal")
+    if values["lr_schedule"] != "plateau" and set_names & {"plateau_patience", "plateau_factor"}:
+        raise InputError("plateau_patience and plateau_factor have no effect without lr_schedule plateau")
 
 # %% ../../nbs/record/rules.ipynb #7fcfa308
 def default_run_name(values: Mapping[str, Any]) -> str:

@@ -67,7 +67,8 @@ def begin_epoch(epoch: int, setup: TrainingSetup, history: list[dict]) -> dict[s
         epoch, epochs=settings.epochs, warmup_epochs=settings.warmup_epochs, schedule=settings.lr_schedule
     )
     if settings.lr_schedule == "plateau":
-        factor *= plateau_factor([row["validation_cross_entropy"] for row in history[settings.warmup_epochs :]])
+        losses = [row["validation_cross_entropy"] for row in history[settings.warmup_epochs :]]
+        factor *= plateau_factor(losses, patience=settings.plateau_patience, factor=settings.plateau_factor)
     for group in setup.optimizer.param_groups:
         group["lr"] = group["full_lr"] * factor
     return {"epoch": epoch, "learning_rate": settings.lr * factor} | begin_selection(

@@ -53,11 +53,11 @@ def learning_rate_factor(epoch: int, epochs: int, warmup_epochs: int, schedule: 
     return 1.0
 
 
-def plateau_factor(validation_losses: list[float], wait: int = 5) -> float:
-    "Return 1, halved for every `wait` epochs in a row without a new lowest validation loss."
-    factor, best, waited = 1.0, np.inf, 0
+def plateau_factor(validation_losses: list[float], patience: int, factor: float) -> float:
+    "Return 1, multiplied with `factor` for every `patience` epochs in a row without a new lowest validation loss."
+    product, best, waited = 1.0, np.inf, 0
     for loss in validation_losses:
         best, waited = (loss, 0) if loss < best else (best, waited + 1)
-        if waited == wait:
-            factor, waited = factor / 2, 0
-    return factor
+        if waited == patience:
+            product, waited = product * factor, 0
+    return product

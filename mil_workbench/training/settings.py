@@ -40,6 +40,8 @@ class FitSettings:
     weight_decay: float = 1e-4
     warmup_epochs: int = 10
     lr_schedule: LearningRateSchedule = "cosine"
+    plateau_patience: int = 5  # epochs without a lower validation loss before `plateau` lowers the learning rate
+    plateau_factor: float = 0.5  # what it is multiplied with then
     grad_clip: float = 0.5  # largest norm of the gradient
     ema: float | None = None  # share of itself that an average of the weights keeps at each step; None: no average
     amp: bool = False  # mixed precision; a CPU computes in float32 all the same
