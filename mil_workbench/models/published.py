@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..data.bags import BagBatch, offsets_of
 from .layers import Embedding, MILOutput, embed, flat_attention
 from .pooling import AttentionScores, softmax_pool
-from .segments import segment_max, segment_mean, segment_softmax, segment_sum
+from .segments import segment_ids, segment_max, segment_mean, segment_softmax, segment_sum
 
 # %% ../../nbs/models/published.ipynb #87085f4f
 class ClamSB(nn.Module):
@@ -55,13 +55,14 @@ class ClamSB(nn.Module):
     def instance_loss(self, embedded: Tensor, weights: Tensor, batch: BagBatch) -> Tensor:  # (N, H), (N,) -> scalar
         "Return the mean cross-entropy of the highest and lowest instances of each bag that has at least two."
         offsets, losses = batch.bag_offsets.tolist(), []
-        for start, stop, label in zip(offsets, offsets[1:], batch.labels.tolist()):
+        for start, stop, label in zip(offsets, offsets[1:], batch.labels.split(1)):
             k = min(self.k_sample, (stop - start) // 2)
             if k:
                 order = weights[start:stop].detach().argsort(descending=True, stable=True) + start
-                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])])  # (2 k, 2 C)
+                logits = self.instance_classifiers(embedded[torch.cat([order[:k], order[-k:]])]).view(2 * k, -1, 2)
                 is_shown = torch.arange(2 * k, device=logits.device) < k
-                losses.append(F.cross_entropy(logits[:, 2 * label : 2 * label + 2], is_shown.long()))
+                of_class = logits.index_select(1, label).squeeze(1)  # (2 k, 2); on a GPU, without waiting for the label
+                losses.append(F.cross_entropy(of_class, is_shown.long()))
         return torch.stack(losses).mean() if losses else embedded.sum() * 0  # no bag has two instances
 
 # %% ../../nbs/models/published.ipynb #9085450d
@@ -99,8 +100,9 @@ class TransformerLayer(nn.Module):
     ) -> Tensor:  # (T,)
         "Return how much each bag's class token attends to each of its tokens, as the mean over heads."
         query, key, _ = self.projected(tokens).unbind(1)
-        own = query[classes].repeat_interleave(torch.tensor(sizes, device=tokens.device), 0)
-        return segment_softmax((own * key).sum(-1) / key.shape[-1] ** 0.5, offsets_of(sizes)).mean(1)
+        offsets = offsets_of(sizes)
+        own = query[classes][segment_ids(offsets, tokens.device)]
+        return segment_softmax((own * key).sum(-1) / key.shape[-1] ** 0.5, offsets).mean(1)
 
 # %% ../../nbs/models/published.ipynb #98b820db
 class TransformerMIL(nn.Module):
@@ -136,7 +138,7 @@ class TransformerMIL(nn.Module):
         is_instance = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device).index_fill(0, classes, False)
         attended = self.layers[-1].class_attention(before, sizes=sizes, classes=classes)[is_instance]
         totals = segment_sum(attended, batch.bag_offsets)
-        weights = attended / totals.repeat_interleave(batch.bag_offsets.diff().to(tokens.device))
+        weights = attended / totals[segment_ids(batch.bag_offsets, tokens.device)]
         return MILOutput(logits, attention=flat_attention(batch, weights), instance_attention=weights)
 
 # %% ../../nbs/models/published.ipynb #5c3adf06
