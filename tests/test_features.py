@@ -21,8 +21,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mil_workbench.data.features import join_files, read_features
+from mil_workbench.data.bags import pack
+from mil_workbench.data.features import join_files, read_features, read_in_place
 from mil_workbench.data.manifests import cohort_from_manifest
+from mil_workbench.data.shards import source_key
 from mil_workbench.data.stores import InstanceStore
 from mil_workbench.files import InputError
 
@@ -701,7 +703,7 @@ def test_files_of_a_case_whose_coordinates_differ_are_named(tmp_path, capsys):
 
 def test_full_disk_is_reported_as_a_fault_of_the_store(tmp_path):
     for i in range(4):
-        saved(np.ones((2**12, 4), np.float32))(tmp_path / f"{i}.npy")
+        saved(np.ones((2**12, 4)))(tmp_path / f"{i}.npy")  # float64, which is copied
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
     try:
@@ -709,6 +711,78 @@ def test_full_disk_is_reported_as_a_fault_of_the_store(tmp_path):
             cohort_from_manifest(manifest_of(tmp_path, [[f"{i}.npy"] for i in range(4)]), tmp_path / "store")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+# Files that are read where they lie
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", GOOD)
+def test_a_cohort_reads_the_numbers_of_each_file_as_they_are(name, tmp_path):
+    for i in range(2):
+        (tmp_path / str(i)).mkdir()
+        GOOD[name](tmp_path / str(i) / name)
+    store = tmp_path / "store"
+    cohort = cohort_from_manifest(manifest_of(tmp_path, [[f"0/{name}"], [f"1/{name}"]]), store)
+    again = cohort_from_manifest(tmp_path / "m.csv", store)
+    for bag in (*cohort.bags, *again.bags):
+        read = bag.instances.read()
+        assert read.dtype == torch.float32 and np.array_equal(read.numpy(), VALUES)
+        assert bag.coords is None or (bag.coords.dtype == torch.float64 and np.array_equal(bag.coords, CORNERS))
+    arrays, in_place = read_in_place(tmp_path / "0" / name)
+    assert list(store.glob("*.instances.npy")) == [] or "instances" not in in_place
+    if "instances" in in_place:
+        assert arrays["instances"].dtype in (np.float16, np.float32)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz", "h5", "pt"])
+def test_float16_lies_where_it_is_and_comes_out_as_float32(ending, tmp_path):
+    half = np.random.default_rng(1).normal(size=(40, 7)).astype(np.float16)
+    write = {
+        "npy": lambda path: np.save(path, half),
+        "npz": lambda path: np.savez(path, features=half),
+        "h5": lambda path: hdf5(features=half)(path),
+        "pt": lambda path: torch.save(torch.from_numpy(half), path),
+    }[ending]
+    for i in range(2):
+        write(tmp_path / f"{i}.{ending}")
+    cohort = cohort_from_manifest(manifest_of(tmp_path, [[f"0.{ending}"], [f"1.{ending}"]]), tmp_path / "store")
+    assert not list((tmp_path / "store").glob("*.npy"))
+    batch = pack(cohort.bags)
+    assert np.array_equal(batch.instances.read().numpy(), np.concatenate([half, half]).astype(np.float32))
+    rows = torch.tensor([79, 3, 3, 41])
+    assert np.array_equal(batch.instances.read(rows).numpy(), np.concatenate([half, half])[rows].astype(np.float32))
+    assert np.array_equal(pickle.loads(pickle.dumps(cohort.bags[1])).instances.read().numpy(), half.astype(np.float32))
+
+
+def test_a_file_that_changes_after_the_start_is_named(tmp_path):
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", VALUES + i)
+    cohort = cohort_from_manifest(manifest_of(tmp_path, [["0.npy"], ["1.npy"]]), tmp_path / "store")
+    assert np.array_equal(cohort.bags[0].instances.read(), VALUES)
+    for i in range(2):  # one that has been read before, and one that has not
+        np.save(tmp_path / f"{i}.npy", VALUES[:3])
+        with pytest.raises(InputError, match=f"^{tmp_path}/{i}.npy: has changed since it was checked; start again"):
+            cohort.bags[i].instances.read()
+    again = cohort_from_manifest(tmp_path / "m.csv", tmp_path / "store")
+    assert [len(bag) for bag in again.bags] == [3, 3]
+    (tmp_path / "1.npy").unlink()
+    with pytest.raises(InputError, match=f"^{tmp_path}/1.npy: cannot be read"):
+        again.bags[1].instances.read()
+
+
+def test_a_store_of_copies_is_used_as_it_is(tmp_path):
+    for i in range(2):
+        np.save(tmp_path / f"{i}.npy", VALUES + i)
+    store, manifest = InstanceStore(tmp_path / "store"), manifest_of(tmp_path, [["0.npy"], ["1.npy"]])
+    for i in range(2):  # as versions before this one have written it
+        file = str(tmp_path / f"{i}.npy")
+        store.write(file, source_key(file, settings={"as": "float32", "version": 2}), VALUES + i)
+    store.finish()
+    before = {path.name: path.stat().st_mtime_ns for path in store.folder.iterdir()}
+    cohort = cohort_from_manifest(manifest, store.folder)
+    assert {path.name: path.stat().st_mtime_ns for path in store.folder.iterdir()} == before
+    assert all(np.array_equal(bag.instances.read(), VALUES + i) for i, bag in enumerate(cohort.bags))
 
 
 # The store

@@ -21,7 +21,7 @@ from .bags import Bag, Rows, stain_levels
 from .classes import order_classes
 from .cohorts import COLUMNS, Cohort
 from .feature_formats import BESIDE
-from .features import VERSION, join_files, read_features
+from .features import VERSION, join_files, read_in_place
 from .shards import source_key
 from .stain_names import LEFT_OUT, check_stains, read_stain_map, require_known
 from .stores import InstanceStore
@@ -117,7 +117,7 @@ def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[
     stale = [row for row in manifest.itertuples() if row.file in keys and row.file not in store.records]
     for row in tqdm(stale, desc=f"checking {name}", unit="file", disable=not stale):
         try:
-            arrays = read_features(row.file)
+            arrays, in_place = read_in_place(row.file)
         except InputError as error:
             left_out[row.file] = f"case {row.case_id}: {error}"
             continue
@@ -125,7 +125,7 @@ def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[
         if store.records and store.shape != shape:
             widths.setdefault(shape[0], {})[row.file] = other_width(row, width=shape[0], store=store)
         else:  # outside of try: a full disk is not this file's fault
-            store.write(row.file, keys[row.file], **arrays)
+            store.write(row.file, keys[row.file], in_place=in_place, **arrays)
     commonest = max(widths.values(), key=len, default={})
     if len(commonest) > len(store.records):  # the files that were read first are the odd ones
         store.discard(list(store.records))

@@ -85,16 +85,30 @@ def writing(folder: Path) -> Iterator[None]:
         ) from None
 
 
-def write_shard(folder: Path, name: str, key: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
-    "Write the arrays of a shard, among them its `instances`, and then its record, and return the record."
-    hashes, instances = {}, arrays["instances"]
+def write_shard(
+    folder: Path,
+    name: str,
+    key: dict[str, Any],
+    arrays: dict[str, np.ndarray],
+    in_place: dict[str, dict[str, Any]] | None = None,
+    about: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Write the arrays of a shard, among them its `instances`, and then its record, and return the record.
+
+    Those with a place in the source file itself (`in_place`, see [arrays in place](in_place.ipynb)) are not written;
+    `about` is what else the record holds of the source."""
+    hashes, instances, in_place = {}, arrays["instances"], in_place or {}
     for array, values in arrays.items():
+        if array in in_place:
+            continue
         path = shard_path(folder, name=name, array=array)
         with whole_file(path) as aside, open(aside, "wb") as file:
             np.save(file, np.ascontiguousarray(values), allow_pickle=False)
         hashes[array] = hash_file(path)
     shape = list(instances.shape[1:])
     record = {"name": name, "key": key, "rows": len(instances), "shape": shape, "hashes": hashes}
+    record |= {"in_place": in_place} if in_place else {}
+    record |= {"about": about} if about else {}
     write_json(record_path(folder, name), record)
     return record
 
