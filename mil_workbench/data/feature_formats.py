@@ -198,5 +198,6 @@ def dense_array(path: Path, name: str, tensor: Tensor) -> np.ndarray:
         raise InputError(f"{path}: {name} must be numbers, not {tensor.dtype}")
     require_memory(path, name=name, shape=tuple(tensor.shape), itemsize=tensor.element_size())
     tensor = tensor.detach().to_dense()
-    is_narrow = tensor.is_floating_point() and tensor.element_size() < 4  # bfloat16 and the like, all exact as float32
-    return (tensor.float() if is_narrow else tensor).numpy()
+    is_small = tensor.is_floating_point() and tensor.element_size() < 4
+    is_lacking = is_small and tensor.dtype != torch.float16  # bfloat16 and the like, all exact as float32
+    return (tensor.float() if is_lacking else tensor).numpy()
