@@ -173,7 +173,7 @@ def join_files(case_id: str, name: str, parts: dict[str, Tensor | None]) -> Tens
     return torch.cat(arrays)
 
 # %% ../../nbs/data/features.ipynb #30ca63ef
-FeatureLayout = Literal["trident", "stamp"]
+FeatureLayout = Literal["clam", "trident", "stamp"]
 
 
 def write_features(
@@ -186,7 +186,9 @@ def write_features(
     slide_um_per_pixel: float | None,  # of the full slide
     encoder: str,
 ) -> None:
-    "Write the features of one section as an HDF5 file that TRIDENT and CLAM, or STAMP, can read."
+    """Write the features of one section as an HDF5 file that CLAM, TRIDENT or STAMP can read.
+
+    Read back with the µm per pixel of the same slide, its coordinates lead to the very pixels."""
     known = corners is not None and um_per_pixel is not None and slide_um_per_pixel is not None
     if layout == "stamp" and not known:
         raise InputError(
@@ -203,11 +205,18 @@ def write_features(
         file["features"].attrs["encoder"] = encoder
         if corners is not None:
             file["coords"] = np.rint(corners).astype(np.int64)
-            attributes = {"patch_size": patch_size, "overlap": 0, "name": Path(path).stem}
-            if known:
-                attributes |= {
-                    "patch_size_level0": round(patch_size * um_per_pixel / slide_um_per_pixel),
-                    "level0_magnification": round(10 / slide_um_per_pixel),
-                    "target_magnification": round(10 / um_per_pixel),
-                }
-            file["coords"].attrs.update(attributes)
+            name = {"name": Path(path).stem}
+            if not known:
+                file["coords"].attrs.update({"patch_size": patch_size, "overlap": 0, **name})
+                return
+            side = round(patch_size * um_per_pixel / slide_um_per_pixel)  # pixels of the full slide
+            level = {"patch_size": side, "patch_level": 0, "downsample": (1.0, 1.0)}
+            magnification = {
+                "patch_size": patch_size,
+                "patch_size_level0": side,
+                "overlap": 0,
+                "level0_magnification": round(10 / slide_um_per_pixel),
+                "target_magnification": round(10 / um_per_pixel),
+            }
+            attributes = {"clam": level, "trident": magnification}[layout]
+            file["coords"].attrs.update({**attributes, **name, "um_per_pixel_level0": slide_um_per_pixel})

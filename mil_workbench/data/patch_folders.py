@@ -15,9 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from .cohorts import EACH_CASE
-from .manifests import natural_key
 from .sections import Listing, Omission, Section, files_below, unopened
-from .stain_names import quantity
+from .stain_names import natural_key, quantity
 from .tables import read_table
 from ..files import InputError, hash_file
 

@@ -19,8 +19,7 @@ import numpy as np
 import pandas as pd
 
 from .cohorts import COLUMNS, EACH_CASE
-from .manifests import natural_key
-from .stain_names import LEFT_OUT, quantity
+from .stain_names import LEFT_OUT, natural_key, quantity
 from .tables import MISSING, read_table
 from ..files import InputError
 

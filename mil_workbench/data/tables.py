@@ -53,7 +53,19 @@ PATIENTS = (  # other names of patient_id
     "participant",
     "participant_id",
 )
-KNOWN = ("case_id", "patient_id", "label", "file", "stain", "section", "um_per_pixel", "segmentation", "fold", "grade")
+KNOWN = (
+    "case_id",
+    "patient_id",
+    "label",
+    "file",
+    "stain",
+    "section",
+    "um_per_pixel",
+    "slide",
+    "segmentation",
+    "fold",
+    "grade",
+)
 
 
 def column_name(written: str) -> str:
