@@ -4,17 +4,19 @@
 
 # %% auto #0
 __all__ = ['MODALITIES', 'SEGMENTATION', 'GRADES', 'SCAN_OF_PATIENT', 'file_pattern', 'scans_below', 'cases_in_folder',
-           'case_names', 'CaseFiles', 'find_case_files', 'grade_of', 'patient_of', 'case_labels', 'brats_cases']
+           'case_names', 'CaseFiles', 'find_case_files', 'grade_of', 'patient_of', 'grades_beside', 'case_labels',
+           'brats_cases']
 
 # %% ../../nbs/data/brats.ipynb #2ee78607
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from .cohorts import EACH_CASE
 from .grade_tables import GradeTable, read_grades
-from .scan_formats import NIFTI, how_to_convert, is_picture
+from .scan_formats import ENDING, READ, how_to_convert, is_picture
 from .scans import FoundCases, VolumeCase
 from ..files import InputError
 
@@ -25,19 +27,19 @@ GRADES = ("LGG", "HGG")
 
 
 def file_pattern(ending: str) -> re.Pattern:
-    "Return a pattern for NIfTI files whose name ends in `ending`; its group `before` is what stands before that."
-    return re.compile(rf"^(?:(?P<before>.*)[_-])?(?:{ending})\.nii(?:\.gz)?$", re.IGNORECASE)
+    "Return a pattern for scans whose name ends in `ending`; its group `before` is what stands before that."
+    return re.compile(rf"^(?:(?P<before>.*)[_-])?(?:{ending}){ENDING}", re.IGNORECASE)
 
 
 def scans_below(folder: Path) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
     """Find the scans in and below `folder`; print how many pictures lie beside them.
 
-    Return the NIfTI files of each folder, and for each folder with scans in another format how to convert them. Raise
-    an `InputError` if there is no NIfTI file."""
+    Return the scans of each folder, and for each folder with scans that are not read what to do about them. Raise an
+    `InputError` if there is no scan that is read."""
     by_place, others, pictures = {}, {}, []
     for place, _, names in sorted(os.walk(folder)):
         paths = [Path(place, name) for name in sorted(names) if not name.startswith(".")]
-        scans = [path for path in paths if NIFTI.search(path.name)]
+        scans = [path for path in paths if READ.search(path.name)]
         pictures += [path for path in paths if is_picture(path.name)]
         if scans:
             by_place[Path(place)] = scans
@@ -45,7 +47,7 @@ def scans_below(folder: Path) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
             others[Path(place)] = remedy
     if not by_place:
         remedy = next(iter(others.values()), "give the folder that holds one folder per case")
-        raise InputError(f"{folder}: holds no .nii or .nii.gz file; {remedy}")
+        raise InputError(f"{folder}: holds no .nii, .nii.gz, .mha, .mhd or .nrrd file; {remedy}")
     if pictures:
         print(
             f"{folder} holds scans and {len(pictures)} pictures, such as {pictures[0].name}: the pictures are ignored"
@@ -54,17 +56,17 @@ def scans_below(folder: Path) -> tuple[dict[Path, list[Path]], dict[Path, str]]:
 
 # %% ../../nbs/data/brats.ipynb #4525d417
 def cases_in_folder(folder: Path, files: list[Path]) -> dict[str, list[Path]]:
-    """Group the NIfTI `files` of one folder by case; return the files by the start of their names.
+    """Group the `files` of one folder by case; return the files by the start of their names.
 
     A folder is one case, with "" for the start, unless it is called after a grade, or holds a modality several times
-    and no file starts with the folder's name."""
+    and no file starts with the folder's name or is called after the modality alone."""
     by_name: dict[str, list[Path]] = {}
     has_several = False
     for ending in MODALITIES.values():
         found = [match["before"] or "" for path in files if (match := file_pattern(ending).match(path.name))]
         by_name |= {name: [] for name in found}
         has_several |= len(found) > 1
-    if folder.name.upper() not in GRADES and (not has_several or folder.name in by_name):
+    if folder.name.upper() not in GRADES and (not has_several or {folder.name, ""} & set(by_name)):
         return {"": files}
     any_scan = file_pattern("|".join([*MODALITIES.values(), SEGMENTATION]))
     for path in files:
@@ -88,7 +90,7 @@ def case_names(places: list[tuple[Path, str]]) -> list[str]:  # of each case: it
 # %% ../../nbs/data/brats.ipynb #c11c6321
 @dataclass(frozen=True)
 class CaseFiles:
-    "The name of a case, and the NIfTI files that belong to it."
+    "The name of a case, and the scans that belong to it."
 
     name: str
     folder: Path
@@ -104,17 +106,19 @@ class CaseFiles:
             )
         return found[0] if found else None
 
-    def modalities(self) -> dict[str, Path]:
-        "Return the file of each modality; raise an `InputError` if one is missing or there are several."
+    def modalities(self, may_lack: bool = False) -> dict[str, Path]:
+        """Return the file of each modality that is there.
+
+        Raise an `InputError` if there are several of one, or none, unless it `may_lack` some but not all of them."""
         found = {modality: self.find(ending) for modality, ending in MODALITIES.items()}
-        for modality, path in found.items():
-            if path is None:
-                raise InputError(f"no {modality} file in {self.folder}")
-        return found
+        there = {modality: path for modality, path in found.items() if path is not None}
+        if len(there) < len(found) and not (may_lack and there):
+            raise InputError(f"no {min(found.keys() - there, key=list(found).index)} file in {self.folder}")
+        return there
 
 
 def find_case_files(by_place: dict[Path, list[Path]]) -> list[CaseFiles]:
-    "Group the NIfTI files of all folders by case, and name the cases."
+    "Group the scans of all folders by case, and name the cases."
     found = [
         (place, start, files)
         for place, all_files in by_place.items()
@@ -124,7 +128,7 @@ def find_case_files(by_place: dict[Path, list[Path]]) -> list[CaseFiles]:
     return [CaseFiles(name, folder=place, files=files) for name, (place, _, files) in zip(names, found)]
 
 # %% ../../nbs/data/brats.ipynb #22a1db5e
-SCAN_OF_PATIENT = r"^(BraTS-\w+-\d+)-\d+$|^(UPENN-GBM-\d+)_\d+$"
+SCAN_OF_PATIENT = r"^(BraTS(?:-[a-z]\w*)+-\d+)-\d+$|^(UPENN-GBM-\d+)_\d+$"
 
 
 def grade_of(place: Path, folder: Path) -> str | None:
@@ -135,8 +139,24 @@ def grade_of(place: Path, folder: Path) -> str | None:
 
 def patient_of(case: str) -> str:
     "Return the patient that the name of a BraTS 2023 or UPENN-GBM case tells, else the case itself."
-    match = re.match(SCAN_OF_PATIENT, case)
+    match = re.match(SCAN_OF_PATIENT, case, re.IGNORECASE)
     return match[1] or match[2] if match else case
+
+
+def grades_beside(folder: Path, found: list[CaseFiles]) -> GradeTable:
+    "Return the table of grades in `folder`; without any grade there, the one in the first folder further down."
+    case_ids = {case.name for case in found}
+    table = read_grades(folder, case_ids=case_ids)
+    if table.labels or any(grade_of(case.folder, folder) for case in found):
+        return table
+    holders = Counter(case.folder for case in found)
+    between = {place for case in found for place in case.folder.parents if folder in place.parents}
+    between |= {place for place, n in holders.items() if n > 1 and place != folder}
+    for place in sorted(between, key=lambda place: (len(place.parts), str(place))):
+        further = read_grades(place, case_ids=case_ids)
+        if further.labels:
+            return further
+    return table
 
 
 def case_labels(folder: Path, found: list[CaseFiles], table: GradeTable) -> dict[str, str]:  # case -> label
@@ -152,8 +172,8 @@ def case_labels(folder: Path, found: list[CaseFiles], table: GradeTable) -> dict
     labels = table.labels or by_folder
     if not labels:
         some = found[0].name
-        years = {"BraTS2021": "BraTS 2021", "BraTS-": "BraTS 2023"}
-        source = next((year for start, year in years.items() if some.startswith(start)), "this folder")
+        years = {"BraTS2021": "BraTS 2021", "BraTS-": "BraTS 2023 and later"}
+        source = next((year for start, year in years.items() if some.lower().startswith(start.lower())), "this folder")
         raise InputError(
             f"{folder}: {source} comes without grades; add a labels.csv with the columns case_id and label "
             f"(one line per case, such as {some},HGG)"
@@ -161,17 +181,17 @@ def case_labels(folder: Path, found: list[CaseFiles], table: GradeTable) -> dict
     return labels
 
 # %% ../../nbs/data/brats.ipynb #bc0e94f6
-def brats_cases(folder: str | Path) -> FoundCases:
+def brats_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # modalities
     "Find the cases of a folder named as in the BraTS challenges; raise an `InputError` if it has no scan or no grade."
     folder = Path(folder)
     by_place, others = scans_below(folder)
     found = find_case_files(by_place)
-    table = read_grades(folder, case_ids={case.name for case in found})
+    table = grades_beside(folder, found=found)
     labels = case_labels(folder, found, table=table)
     cases, left_out = [], {place.name: remedy for place, remedy in others.items()}
     for case in found:
         try:
-            modalities, segmentation = case.modalities(), case.find(SEGMENTATION)
+            modalities, segmentation = case.modalities(may_lack), case.find(SEGMENTATION)
         except InputError as error:
             left_out[case.name] = str(error)
             continue
@@ -193,4 +213,4 @@ def brats_cases(folder: str | Path) -> FoundCases:
         patients_from = f"column patient_id of {table.name}"
     elif by_name:
         patients_from = f"the names of the cases, such as {by_name[0].id} of patient {by_name[0].patient_id}"
-    return FoundCases(cases, left_out=left_out, patients_from=patients_from)
+    return FoundCases(cases, left_out=left_out, patients_from=patients_from, modalities=tuple(MODALITIES))

@@ -20,18 +20,19 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold
 
 from .bags import Bag
+from .bids import is_bids
 from .cohorts import Cohort
 from .features import is_feature_file
 from .manifests import cohort_from_manifest
 from .patch_folders import PATCH_PATTERN
 from .patches import PatchSettings
 from .phantoms import draw_patient, mri_phantom, phantom_patients
-from .scan_formats import holds_scans, is_scan
+from .scan_formats import holds_scans, is_scan, names_scan
 from .scans import Volume, read_case
 from .slices import SliceSettings
 from .slides import cohort_from_slides
 from .stain_phantoms import stain_phantom
-from .tables import KNOWN, TABLES, read_rows
+from .tables import KNOWN, MISSING, TABLES, read_rows
 from .volumes import cohort_from_volumes, volume_cases
 from ..files import InputError, hash_value, resolve
 
@@ -123,16 +124,17 @@ def cohort_kind(name: str) -> CohortKind:
         return "features"
     path = resolve(name)
     if path.is_dir():
-        return "volumes" if holds_scans(path) else "slides"
+        return "volumes" if is_bids(path) or holds_scans(path) else "slides"
     if not path.is_file() and path.suffix.lower() not in TABLES:
         raise InputError(
             f"cohort {name!r} is not known; give one of {', '.join(NAMED_COHORTS)}, or the path of a manifest (.csv), "
-            "of a BraTS-like folder or of a folder of patches"
+            "of a BIDS dataset, of a BraTS-like folder or of a folder of patches"
         )
     table = read_rows(path)
     if "file" not in table:
         named = table[[column for column in table if column not in KNOWN or column == "segmentation"]]
-        return "volumes" if named.map(is_scan).any(axis=None) else "features"
+        is_of_scans = named.map(lambda cell: cell not in MISSING and names_scan(path.parent, cell)).any(axis=None)
+        return "volumes" if is_of_scans else "features"
     scans = table.file[table.file.map(is_scan)]
     if len(scans):
         raise InputError(
@@ -149,7 +151,7 @@ def load_named(name: str, store_folder: str | Path | None, slices: SliceSettings
     if name == "digits":
         return digit_bags()
     if cohort_kind(name) == "volumes":
-        folder = store_folder or resolve("stores") / f"{name}-{slices.axis}-{slices.size}"
+        folder = store_folder or resolve("stores") / f"{name}-{slices.store_ending()}"
         return replace(mri_phantom(folder, settings=slices, n=PHANTOMS[name]), name=name)
     return replace(stain_phantom(store_folder or resolve("stores") / name, PHANTOMS[name]), name=name)
 
@@ -164,6 +166,7 @@ def load_cohort(
     strict: bool = False,  # whether a patch that cannot be used is an error
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge a user's cases; None: their own labels
     stain_map: str | None = None,  # what the stains of slides, or of features with a column stain, are called
+    channels: tuple[str, ...] = (),  # those of that model's images; (): as they are found
 ) -> Cohort:
     "Load the cohort called `name`, or the one that the files at that path describe; prepare what is not in the store."
     kind = cohort_kind(name)
@@ -174,8 +177,8 @@ def load_cohort(
     path = resolve(name)
     store_name = f"{path.stem}-{hash_value(str(path))[:8]}"
     if kind == "volumes":
-        store_name += f"-{slices.axis}-{slices.size}"
-        load = partial(cohort_from_volumes, settings=slices)
+        store_name += f"-{slices.store_ending()}"
+        load = partial(cohort_from_volumes, settings=slices, channels=channels)
     elif kind == "slides":
         pattern = patch_pattern or PATCH_PATTERN
         shown = hash_value([asdict(patches), pattern, *([stain_map] if stain_map else [])])[:8]
@@ -192,7 +195,7 @@ def scan_of(name: str, case: str) -> Volume:
     if name in PHANTOMS:
         return draw_patient(next(patient for patient in phantom_patients(PHANTOMS[name]) if patient.id == case))
     path = resolve(name)
-    found = volume_cases(path)
+    found = volume_cases(path, may_lack=True)
     scan = next((each for each in found.cases if each.id == case), None)
     if scan is None:
         raise InputError(

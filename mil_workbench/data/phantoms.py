@@ -68,7 +68,7 @@ def mri_phantom(
     patients = phantom_patients(n, seed=seed, difficulty=difficulty)
     version = [PHANTOM_VERSION, VERSION]
     keys = {
-        patient.id: {"path": patient.id, "patient": asdict(patient), "version": version, "settings": asdict(settings)}
+        patient.id: {"path": patient.id, "patient": asdict(patient), "version": version, "settings": settings.key()}
         for patient in patients
     }
     store = InstanceStore(store_folder)

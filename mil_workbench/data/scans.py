@@ -118,6 +118,7 @@ class FoundCases:
     cases: list[VolumeCase]
     left_out: dict[str, str]  # name of a case or folder -> why it cannot be used
     patients_from: str  # where the patients' names come from, to be printed
+    modalities: tuple[str, ...] = ()  # of the cohort, in their order; a case may lack some
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ __all__ = ['VERSION', 'CLIP', 'AXES', 'SliceSettings', 'grey_values', 'plane_axe
 
 # %% ../../nbs/data/slices.ipynb #c1847ba1
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from .bias_field import VERSION as N4_VERSION
 from .brain import find_brain, notes_on_head, notes_on_lesion, require_images, usual_range
 from .scans import Volume
 
@@ -30,6 +31,18 @@ class SliceSettings:
 
     axis: Literal["axial", "coronal", "sagittal"] = "axial"
     size: int = 96  # height and width of a slice, in pixels
+    missing_modality: Literal["leave_out", "zero"] = "leave_out"  # what becomes of a case that lacks one
+    bias_correction: Literal["none", "n4"] = "none"  # of each scan, before it is cut
+
+    def key(self) -> dict[str, Any]:
+        "Return what the slices of one scan depend on; the bias correction only where there is one."
+        n4 = {"bias_correction": [self.bias_correction, N4_VERSION]} if self.bias_correction != "none" else {}
+        return {"axis": self.axis, "size": self.size, **n4}
+
+    def store_ending(self) -> str:
+        "Return the end of the name of the folder that holds the slices."
+        options = [option for option in (self.missing_modality, self.bias_correction) if option in ("zero", "n4")]
+        return "-".join([self.axis, str(self.size), *options])
 
 # %% ../../nbs/data/slices.ipynb #d93f61a8
 def grey_values(
