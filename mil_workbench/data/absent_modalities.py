@@ -59,7 +59,7 @@ class Absence:
             channels[:, i] = 255 if name in names else 0
         return {**arrays, "instances": channels}
 
-
+# %% ../../nbs/data/absent_modalities.ipynb #e8587ee3
 NONE_ABSENT = Absence()
 
 

@@ -100,7 +100,7 @@ def name_modalities(sessions: Mapping[str, list[Image]]) -> dict[Path, str]:  # 
         for image in images
     }
 
-
+# %% ../../nbs/data/bids.ipynb #b50aa1cf
 def usual_modalities(counts: Counter[str], n_sessions: int, may_lack: bool) -> tuple[str, ...]:
     """Return the modalities that at least half of the sessions have, or any if a case `may_lack` some; print the rest.
 

@@ -112,7 +112,7 @@ def directions_of(path: Path, header: FileDataset) -> tuple[np.ndarray, np.ndarr
         )
     return along_row, along_column, np.cross(along_row, along_column)
 
-
+# %% ../../nbs/data/dicom.ipynb #e0c20129
 def require_even_steps(folder: Path, paths: Sequence[Path], positions: np.ndarray, normal: np.ndarray) -> None:
     "Raise an `InputError` if slices at `positions` (N, 3), sorted along `normal`, share a place or leave a gap."
     places = positions @ normal

@@ -51,7 +51,7 @@ def scan_columns(path: Path, manifest: pd.DataFrame) -> list[str]:
             )
     return list(named)
 
-
+# %% ../../nbs/data/scan_manifests.ipynb #2dd5d479
 def files_in_row(path: Path, row: Mapping[str, str], scans: list[str], may_lack: bool) -> dict[str, Path]:
     "Return the scans that a `row` of a manifest names; raise an `InputError` if one is missing or is not read."
     modalities = [column for column in scans if column != "segmentation"]

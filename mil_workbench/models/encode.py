@@ -68,7 +68,7 @@ def require_size(encoder: nn.Module, image: Tensor) -> None:  # (1, C, H, W)
         reason = " ".join(str(error).split())[:150]
         raise InputError(
             f"the encoder does not take images of {image.shape[-2]} by {image.shape[-1]} pixels ({reason}); "
-            "give another patch_size, such as 224"
+            "give another patch_size or slice_size, such as 224"
         ) from None
 
 

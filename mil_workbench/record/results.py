@@ -129,7 +129,9 @@ LEARNED_FROM = (  # parameters that decide which features the yardsticks see
 
 def features_of(row: Mapping[str, Any]) -> str:
     "Return a text that is the same for runs whose yardsticks see the same features."
-    return "/".join(str(row.get(name)) for name in LEARNED_FROM) + f"/{row.get('model') == 'volume3d'}"
+    text = "/".join(str(row.get(name)) for name in LEARNED_FROM) + f"/{row.get('model') == 'volume3d'}"
+    options = [str(row.get(name)) for name in ("missing_modality", "bias_correction")]  # older runs have neither
+    return "/".join([text, *(option for option in options if option in ("zero", "n4"))])
 
 
 def read_yardsticks(table: pd.DataFrame, study: Path) -> pd.DataFrame | None:

@@ -109,9 +109,9 @@ def load_cohort_for(evaluation: Evaluation) -> Cohort:
     "Return the cohort to be evaluated; raise an `InputError` where its classes are not those of the model."
     cohort_name, run = evaluation.parameters.cohort, evaluation.run
     if cohort_name is None:
-        return load_cases(run.parameters)
+        return load_cases(run.parameters, channels=run.channels)
     asked = replace(run.parameters, cohort=cohort_name, positive_class=None)
-    cohort = load_cases(asked, classes=run.classes)
+    cohort = load_cases(asked, classes=run.classes, channels=run.channels)
     if cohort.classes != run.classes:
         raise InputError(
             f"cohort {cohort_name}: has the classes {', '.join(cohort.classes)}, but model {run.name} "

@@ -74,7 +74,7 @@ def read_learned(run: OpenRun, own: Cohort | None) -> Learned:
     validation = frozenset(run.predictions.patient_id[run.predictions.set == "validation"])
     cases = frozenset([*sets["train"], *sets["validation"]])
     try:
-        own = own or load_cases(run.parameters)
+        own = own or load_cases(run.parameters, channels=run.channels)
         bags = own.pick(sets["train"])
     except (InputError, KeyError) as error:
         return Learned(train=frozenset(), validation=validation, cases=cases, gap=str(error))

@@ -195,7 +195,9 @@ def has_same_slices(folder: Path, run: OpenRun) -> bool:
     if not RunFolder(folder).succeeded:
         return False
     values = read_run_parameters(parameters_file(folder))
-    return all(values.get(name) == getattr(run.parameters, name) for name in ("cohort", "slice_axis", "slice_size"))
+    same = all(values.get(name) == getattr(run.parameters, name) for name in ("cohort", "slice_axis", "slice_size"))
+    corrected = values.get("bias_correction", "none") == run.parameters.bias_correction
+    return same and corrected
 
 # %% ../../nbs/workflows/explore.ipynb #c1d3e641
 def is_evaluation(folder: Path) -> bool:

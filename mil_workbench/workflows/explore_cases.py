@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from ..data.bags import Bag, pack
+from ..data.cohorts import count_flags
 from ..data.named_cohorts import cohort_kind, scan_of
 from ..data.splits import read_folds
 from ..files import InputError
@@ -252,6 +253,7 @@ def overlay_case(run: OpenRun, case: str, beside: OpenRun | int | None = None) -
     require_slices(run)
     bag = run.bag(case)
     images, channels = bag.pictures, run.cohort.channels
+    channels = channels[: len(channels) - count_flags(channels)]
     order = sorted(range(len(channels)), key=lambda i: i != main_channel(channels))
     attention, nothing_beside = [slice_attention(run, case)], ""
     if beside is not None:

@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from ..data.bags import Rows
-from ..data.cohorts import Cohort
+from ..data.cohorts import Cohort, count_flags
 from ..data.features import write_features
 from ..data.named_cohorts import cohort_kind
 from ..data.patches import Patches
@@ -63,7 +63,13 @@ def load(run: Run) -> Cohort:
 def extract(run: Run, cohort: Cohort) -> pd.DataFrame:  # one row per section, or per case that has none
     "Encode the sections of this shard; return which sections of the cohort have their features by now."
     parameters = run.parameters
-    encoder = Encoder(parameters.encoder, cohort.in_features, weights=parameters.encoder_weights, train=False)
+    encoder = Encoder(
+        parameters.encoder,
+        cohort.in_features,
+        weights=parameters.encoder_weights,
+        train=False,
+        n_flags=count_flags(cohort.channels),
+    )
     keys, is_exported = part_keys(cohort, encoder), parameters.write_h5 != "none"
     files = export_names(keys) if is_exported else {}
     store = encode_parts(
@@ -85,7 +91,7 @@ def extract(run: Run, cohort: Cohort) -> pd.DataFrame:  # one row per section, o
                 export_features(path, store.read(store.rows(name)).numpy(), images=bag.instances[part], run=run)
     return pd.DataFrame(rows, columns=["case_id", "section", "instances", "ready"])
 
-
+# %% ../../nbs/workflows/extract_features.ipynb #4ab8ce0f
 def export_names(names: Iterable[str]) -> dict[str, str]:
     "Return the .h5 file of each section; raise an `InputError` where two share one, or a name is too long."
     files, taken = {}, {}

@@ -10,8 +10,8 @@ __all__ = ['SLICES_ONLY', 'PATCHES_ONLY', 'INSTANCES', 'DEFAULT_ENCODER', 'load_
 from pathlib import Path
 from typing import Any
 
-from ..data.cohorts import Cohort, describe_patients
-from ..data.named_cohorts import NAMED_COHORTS, cohort_kind, load_cohort
+from ..data.cohorts import Cohort, count_flags, describe_patients
+from ..data.named_cohorts import NAMED_COHORTS, PHANTOMS, cohort_kind, load_cohort
 from ..data.patches import PatchSettings
 from ..data.slices import SliceSettings
 from ..files import InputError, resolve
@@ -21,7 +21,7 @@ from ..record.rules import ENCODER_ONLY
 from ..training.settings import choose_device
 
 # %% ../../nbs/workflows/run_cases.ipynb #e2a98dc3
-SLICES_ONLY = ("slice_axis", "slice_size")
+SLICES_ONLY = ("slice_axis", "slice_size", "missing_modality", "bias_correction")
 PATCHES_ONLY = ("patch_size", "um_per_pixel", "patches_per_section", "patch_pattern", "stain_normalisation", "strict")
 INSTANCES = {
     "features": "features already",
@@ -35,6 +35,7 @@ def load_cases(
     parameters,  # of a training run, or of an extraction of features
     changed: frozenset[str] = frozenset(),  # those that were set
     classes: tuple[str, ...] | None = None,  # of a model that has been trained, in its order
+    channels: tuple[str, ...] = (),  # of that model's images
 ) -> Cohort:
     "Return the cohort that `parameters` describe; raise an `InputError` for one in `changed` without effect on it."
     name = parameters.cohort
@@ -51,7 +52,12 @@ def load_cases(
     cohort = load_cohort(
         name,
         positive_class=parameters.positive_class,
-        slices=SliceSettings(parameters.slice_axis, parameters.slice_size),
+        slices=SliceSettings(
+            axis=parameters.slice_axis,
+            size=parameters.slice_size,
+            missing_modality=parameters.missing_modality,
+            bias_correction=parameters.bias_correction,
+        ),
         patches=PatchSettings(
             size=parameters.patch_size,
             um_per_pixel=parameters.um_per_pixel,
@@ -62,6 +68,7 @@ def load_cases(
         strict=parameters.strict,
         classes=classes,
         stain_map=parameters.stain_map,
+        channels=channels,
     )
     if len(cohort.classes) == 2:
         print(f"positive class: {cohort.classes[1]} (the other: {cohort.classes[0]})")
@@ -70,10 +77,11 @@ def load_cases(
         print(cohort.note)
     return cohort
 
-
+# %% ../../nbs/workflows/run_cases.ipynb #54c5f90d
 def without_effect(parameters, kind: str, changed: frozenset[str]) -> list[str]:
     "Return the parameters in `changed` that have no effect on a cohort of this kind."
     useless = [] if kind == "volumes" else [name for name in SLICES_ONLY if name in changed]
+    useless += ["missing_modality"] if parameters.cohort in PHANTOMS and "missing_modality" in changed else []
     useless += [] if kind == "slides" else [name for name in PATCHES_ONLY if name in changed]
     has_stains = kind in ("slides", "features") and parameters.cohort not in NAMED_COHORTS
     useless += ["stain_map"] if parameters.stain_map and not has_stains else []
@@ -88,7 +96,11 @@ def frozen_encoder(cohort: Cohort, parameters) -> Encoder | None:
     if not cohort.has_images or parameters.train_encoder or parameters.model == "volume3d":
         return None
     return Encoder(
-        parameters.encoder or DEFAULT_ENCODER, cohort.in_features, weights=parameters.encoder_weights, train=False
+        parameters.encoder or DEFAULT_ENCODER,
+        cohort.in_features,
+        weights=parameters.encoder_weights,
+        train=False,
+        n_flags=count_flags(cohort.channels),
     )
 
 

@@ -9,7 +9,7 @@ __all__ = ['MOST_PATCHES_SHOWN', 'plot_sets', 'plot_training', 'plot_results', '
 
 # %% ../../nbs/workflows/train_figures.ipynb #5cccf542
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..data.bags import Bag, Rows
-from ..data.cohorts import Cohort
+from ..data.cohorts import Cohort, count_flags
 from ..data.patches import RGB
 from ..data.splits import SETS
 from mil_workbench.evaluation.case_figures import (
@@ -155,7 +155,11 @@ def plot_critical(cohort: Cohort, results: Results, sets: Mapping[str, list[Bag]
         if images is None or case.weights is None:
             return None
         shown += extreme_patches(case, images) if are_patches else [critical_image(case, images)]
-    return plot_patches(shown) if are_patches else plot_critical_images(shown, cohort.channels)
+    if are_patches:
+        return plot_patches(shown)
+    n_images = shown[0].image.shape[0] - count_flags(cohort.channels) if shown else 0
+    shown = [replace(each, image=each.image[:n_images]) for each in shown]
+    return plot_critical_images(shown, cohort.channels[:n_images])
 
 
 def critical_image(case: ShownCase, images: torch.Tensor | Rows) -> CaseImage:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..data.bags import Bag, Rows
-from ..data.cohorts import Cohort
+from ..data.cohorts import Cohort, count_flags
 from ..data.sampling import BagBatchSampler, BagDataset
 from ..files import InputError, read_json, write_json
 from ..models.build import build_model, model_options
@@ -68,6 +68,7 @@ def options_of(parameters, cohort: Cohort) -> dict[str, Any]:
             "train": True,
             "augment": parameters.augment,
             "chunk": parameters.encoder_chunk,
+            **({"n_flags": n_flags} if (n_flags := count_flags(cohort.channels)) else {}),
         }
     return options
 
