@@ -101,8 +101,8 @@ def name_modalities(sessions: Mapping[str, list[Image]]) -> dict[Path, str]:  # 
     }
 
 # %% ../../nbs/data/bids.ipynb #b50aa1cf
-def usual_modalities(counts: Counter[str], n_sessions: int, may_lack: bool) -> tuple[str, ...]:
-    """Return the modalities that at least half of the sessions have, or any if a case `may_lack` some; print the rest.
+def usual_modalities(counts: Counter[str], n_sessions: int, may_lack: bool) -> tuple[tuple[str, ...], str]:
+    """Return the modalities that at least half of the sessions have, or any if a case `may_lack` some, and a note.
 
     Raise an `InputError` if none is that usual."""
     usual = tuple(sorted(name for name, n in counts.items() if may_lack or 2 * n >= n_sessions))
@@ -112,13 +112,13 @@ def usual_modalities(counts: Counter[str], n_sessions: int, may_lack: bool) -> t
             f"no modality is in half of the {n_sessions} sessions ({shown}); write a manifest with a column for each "
             "modality, or set missing_modality to zero"
         )
-    print(f"modalities, of {n_sessions} sessions: {shown}")
+    note = f"Modalities of {n_sessions} sessions: {shown}."
     if rest := [name for name in sorted(counts) if name not in usual]:
-        print(
-            f"not read: {', '.join(rest)}, which fewer than half of the sessions have; write a manifest, or set "
-            "missing_modality to zero, to read them too"
+        note += (
+            f" Not read: {', '.join(rest)}, which fewer than half of the sessions have; write a manifest, or set "
+            "missing_modality to zero, to read them too."
         )
-    return usual
+    return usual, note
 
 
 def files_of_session(session: str, named: Mapping[Path, str], modalities: tuple[str, ...], may_lack: bool) -> dict:
@@ -200,7 +200,7 @@ def bids_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # mod
         raise InputError(f"{folder}: holds no sub-*/anat/*.nii.gz or sub-*/ses-*/anat/*.nii.gz that can be used")
     named = name_modalities(sessions)
     counts = Counter(name for images in sessions.values() for name in {named[image.path] for image in images})
-    modalities = usual_modalities(counts, n_sessions=len(sessions), may_lack=may_lack)
+    modalities, note = usual_modalities(counts, n_sessions=len(sessions), may_lack=may_lack)
     cases = []
     for session, images in sessions.items():
         subject = session.split("_")[0]
@@ -215,11 +215,13 @@ def bids_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # mod
         row = people.loc[subject]
         cases.append(VolumeCase(session, subject, row.label, files, columns=row.drop("label").to_dict()))
     if without := sorted(set(people.index) - {session.split("_")[0] for session in (*sessions, *left_out)}):
-        print(f"participants.tsv lists {len(without)} participants without a folder: {', '.join(without[:5])}")
+        shown = ", ".join(without[:5]) + ", …" * (len(without) > 5)
+        note += f" participants.tsv lists {len(without)} participants without a scan: {shown}."
     has_sessions = any(case.id != case.patient_id for case in cases)
     return FoundCases(
         cases,
         left_out=left_out,
         patients_from="the subjects of the BIDS dataset" if has_sessions else EACH_CASE,
         modalities=modalities,
+        note=note,
     )

@@ -119,6 +119,7 @@ class FoundCases:
     left_out: dict[str, str]  # name of a case or folder -> why it cannot be used
     patients_from: str  # where the patients' names come from, to be printed
     modalities: tuple[str, ...] = ()  # of the cohort, in their order; a case may lack some
+    note: str = ""  # what else is to be known about them
 
 
 @dataclass(frozen=True)

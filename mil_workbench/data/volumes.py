@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .absent_modalities import NONE_ABSENT, Absence, absence_in
+from .absent_modalities import NONE_ABSENT, Absence, absence_in, describe_absence
 from .bags import Bag, Rows
 from .bias_field import correct_bias
 from .bids import bids_cases, is_bids
@@ -198,5 +198,6 @@ def cohort_from_volumes(
         store=store,
         left_out=left_out,
         channels=names,
+        note=" ".join(filter(None, [found.note, describe_absence(found, absence) if absence.modalities else ""])),
         patients_from=found.patients_from,
     )

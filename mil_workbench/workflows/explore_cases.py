@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SET_IN_WORDS', 'epochs_of', 'case_arrays', 'instance_weights', 'set_of', 'describe_set', 'describe_probability',
-           'describe_case', 'selector_logits', 'probability_curve', 'main_channel', 'thumbnail_reader',
-           'require_one_selector', 'selector_case', 'what_is_shown', 'require_slices', 'slice_attention',
-           'attention_beside', 'overlay_case', 'volume_scene', 'slide_case']
+           'describe_case', 'selector_logits', 'probability_curve', 'main_channel', 'channels_shown',
+           'thumbnail_reader', 'require_one_selector', 'selector_case', 'what_is_shown', 'require_slices',
+           'slice_attention', 'attention_beside', 'overlay_case', 'volume_scene', 'slide_case']
 
 # %% ../../nbs/workflows/explore_cases.ipynb #e34c8617
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ..data.bags import Bag, pack
-from ..data.cohorts import count_flags
+from ..data.cohorts import HAS, count_flags
 from ..data.named_cohorts import cohort_kind, scan_of
 from ..data.splits import read_folds
 from ..files import InputError
@@ -142,6 +142,17 @@ def main_channel(channels: tuple[str, ...]) -> int:
     return next((i for i, name in enumerate(channels) if "flair" in name.lower()), 0)
 
 
+def channels_shown(channels: tuple[str, ...], bag: Bag) -> list[int]:
+    "Return the numbers of the channels that show an image of the case, the one to show first at the start."
+    shown = list(range(len(channels) - count_flags(channels)))
+    if len(shown) < len(channels):
+        first = read_rows(bag.pictures, np.array([0]))[0, :, 0, 0]
+        lacks = {name.removeprefix(HAS) for name, value in zip(channels, first) if name.startswith(HAS) and not value}
+        shown = [i for i in shown if channels[i] not in lacks]
+    main = shown[main_channel(tuple(channels[i] for i in shown))]
+    return sorted(shown, key=lambda i: i != main)
+
+
 def thumbnail_reader(run: OpenRun, bag: Bag) -> Callable[[np.ndarray], np.ndarray] | None:
     """Return a function that reads the images of some of a bag's rows, of scans in one modality.
 
@@ -152,7 +163,8 @@ def thumbnail_reader(run: OpenRun, bag: Bag) -> Callable[[np.ndarray], np.ndarra
         return None
     if images.shape[1] == 3 and channels[:1] == ("red",):
         return lambda rows: read_rows(images, rows).transpose(0, 2, 3, 1)
-    return lambda rows: read_rows(images, rows)[:, main_channel(channels)]
+    main = channels_shown(channels, bag)[0] if channels else 0
+    return lambda rows: read_rows(images, rows)[:, main]
 
 # %% ../../nbs/workflows/explore_cases.ipynb #f96f9be0
 def require_one_selector(run: OpenRun) -> None:
@@ -253,8 +265,7 @@ def overlay_case(run: OpenRun, case: str, beside: OpenRun | int | None = None) -
     require_slices(run)
     bag = run.bag(case)
     images, channels = bag.pictures, run.cohort.channels
-    channels = channels[: len(channels) - count_flags(channels)]
-    order = sorted(range(len(channels)), key=lambda i: i != main_channel(channels))
+    order = channels_shown(channels, bag)
     attention, nothing_beside = [slice_attention(run, case)], ""
     if beside is not None:
         try:
