@@ -45,7 +45,7 @@ def bias_field(channel: np.ndarray, is_brain: np.ndarray, spacing: np.ndarray) -
 
 
 def correct_bias(volume: Volume) -> Volume:
-    """Return `volume` with each channel's brain divided by its bias field, as float32; the background stays as it is.
+    """Return `volume` with each channel's brain, within its box, divided by its bias field, as float32.
 
     Raise an `InputError` if a channel is blank, looks like a segmentation, or has hardly any voxel above 0."""
     brain = find_brain(volume)
@@ -56,6 +56,7 @@ def correct_bias(volume: Volume) -> Volume:
         usual = usual_range(brain.samples[name])
         if np.count_nonzero(is_brain & (grey > 0)) < LEAST_BRAIN:
             raise InputError(f"{name} has fewer than {LEAST_BRAIN} voxels above 0, so N4 cannot correct it")
-        field = bias_field(np.clip(grey, *usual), is_brain, spacing=spacing)
-        channels[name] = np.where(is_brain, grey / field, grey)
+        field = bias_field(np.clip(grey[brain.box], *usual), is_brain[brain.box], spacing=spacing)
+        grey[brain.box] = np.where(is_brain[brain.box], grey[brain.box] / field, grey[brain.box])
+        channels[name] = grey
     return replace(volume, channels=channels)
