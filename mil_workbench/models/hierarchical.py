@@ -25,7 +25,7 @@ def instance_weights(attention: Mapping[str, Tensor], levels: Sequence[Level]) -
 
 # %% ../../nbs/models/hierarchical.ipynb #9de0d9c1
 class HierarchicalAttentionMIL(nn.Module):
-    "Gated attention (Ilse, Tomczak and Welling 2018, equation 9) at every level of nested bags."
+    "Attention (Ilse, Tomczak and Welling 2018, equation 9; 8 without gate) at every level of nested bags."
 
     def __init__(
         self,
@@ -33,6 +33,7 @@ class HierarchicalAttentionMIL(nn.Module):
         n_classes: int,
         levels: Sequence[str] = ("case",),  # their names, from the smallest groups up to the bag
         hidden_features: int = 128,
+        gated: bool = True,
         attention_features: int = 128,
         attention_layers: int = 1,
         classifier_layers: int = 1,
@@ -41,7 +42,7 @@ class HierarchicalAttentionMIL(nn.Module):
         classifier_dropout: float = 0.0,
     ):
         super().__init__()
-        options = {"gated": True, "layers": attention_layers, "dropout": attention_dropout}
+        options = {"gated": gated, "layers": attention_layers, "dropout": attention_dropout}
         self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
         self.attention = nn.ModuleDict(
             {level: AttentionScores(hidden_features, attention_features, **options) for level in levels}

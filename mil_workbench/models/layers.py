@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -143,14 +144,16 @@ def drop_columns(weight: Tensor, share: float) -> Tensor:  # (H, D) -> (H, D)
 
 # %% ../../nbs/models/layers.ipynb #b2d3c683
 class Embedding(nn.Module):
-    "Standardise, Linear, ReLU and Dropout, for images after an encoder: (N, in_features) -> (N, hidden_features)."
+    """Standardise, Linear, ReLU and Dropout, for images after an encoder: (N, in_features) -> (N, hidden_features).
 
-    def __init__(self, in_features: int, hidden_features: int, dropout: float):
+    With `hidden_features` None nothing follows the scaling: (N, in_features) -> (N, in_features)."""
+
+    def __init__(self, in_features: int, hidden_features: int | None, dropout: float):
         super().__init__()
         self.encoder: nn.Module | None = None  # (n, *shape of an image) -> (n, in_features)
         self.chunk = 8192  # rows at a time
         self.standardise = Standardise(in_features)
-        self.linear = nn.Linear(in_features, hidden_features)
+        self.linear = None if hidden_features is None else nn.Linear(in_features, hidden_features)
         self.activation = ReLUDropout(dropout)
         self.feature_dropout = 0.0  # share of the input features that a training step leaves out
 
@@ -163,42 +166,48 @@ class Embedding(nn.Module):
         "Return the weight of the linear layer, in training without the features that are dropped."
         return drop_columns(self.linear.weight, self.feature_dropout if self.training else 0.0)
 
-    def merged(self) -> tuple[Tensor, Tensor]:  # (hidden_features, in_features), (hidden_features,)
-        "Return weight and bias with the scaler merged in, unless it clips."
+    def merged(self) -> tuple[Tensor, ...]:  # (hidden_features, in_features), (hidden_features,)
+        "Return weight and bias with the scaler merged in, unless it clips; nothing where there is no linear layer."
+        if self.linear is None:
+            return ()
         if self.standardise.clips:
             return self.weight(), self.linear.bias
         # loses no more digits than float32 has lost already, where a mean is up to some 10,000 deviations
         return MergeScaler.apply(self.weight(), self.linear.bias, self.standardise.mean, self.standardise.inverse_scale)
 
-    def project(self, features: Tensor, merged: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def project(self, features: Tensor, merged: tuple[Tensor, ...] | None = None) -> Tensor:
         "Embed features (N, in_features) with the result of `merged`, where a caller has it already."
+        if self.linear is None:
+            return self.standardise(features)
         if torch.is_autocast_enabled(features.device.type):  # half precision would round small differences away
             return self.activation(F.linear(self.standardise(features), self.weight(), self.linear.bias))
         weight, bias = merged or self.merged()
         features = self.standardise(features) if self.standardise.clips else features.to(weight.dtype)
         return self.activation(F.linear(features, weight, bias))
 
-    def embed_rows(
-        self, read: Callable[[int, int], Tensor], n: int, merged: tuple[Tensor, Tensor] | None = None
-    ) -> Tensor:  # (n, hidden_features)
-        "Embed the `n` rows that `read(start, stop)` returns, `chunk` rows at a time."
-        merged = merged or self.merged()
-        trains = self.encoder is not None and any(parameter.requires_grad for parameter in self.encoder.parameters())
-        recomputes = trains and torch.is_grad_enabled() and n > self.chunk
+# %% ../../nbs/models/layers.ipynb #abf98d40
+@patch
+def embed_rows(
+    self: Embedding, read: Callable[[int, int], Tensor], n: int, merged: tuple[Tensor, ...] | None = None
+) -> Tensor:  # (n, hidden_features)
+    "Embed the `n` rows that `read(start, stop)` returns, `chunk` rows at a time."
+    merged = merged or self.merged()
+    trains = self.encoder is not None and any(parameter.requires_grad for parameter in self.encoder.parameters())
+    recomputes = trains and torch.is_grad_enabled() and n > self.chunk
 
-        def embed_chunk(start: int, stop: int, _: Tensor) -> Tensor:
-            if recomputes:
-                give_back_memory()
-            rows = read(start, stop)
-            return self.project(rows if self.encoder is None else self.encoder(rows), merged)
-
-        bounds = [(start, min(start + self.chunk, n)) for start in range(0, n, self.chunk)]
-        # checkpoint restores the random numbers of those devices on which it sees an argument: hence the tensor
+    def embed_chunk(start: int, stop: int, _: Tensor) -> Tensor:
         if recomputes:
-            parts = [checkpoint(embed_chunk, *each, self.linear.weight, use_reentrant=False) for each in bounds]
-        else:
-            parts = [embed_chunk(*each, self.linear.weight) for each in bounds]
-        return torch.cat(parts) if len(parts) > 1 else parts[0]
+            give_back_memory()
+        rows = read(start, stop)
+        return self.project(rows if self.encoder is None else self.encoder(rows), merged)
+
+    bounds = [(start, min(start + self.chunk, n)) for start in range(0, n, self.chunk)]
+    # checkpoint restores the random numbers of those devices on which it sees an argument: hence the tensor
+    if recomputes:
+        parts = [checkpoint(embed_chunk, *each, self.standardise.mean, use_reentrant=False) for each in bounds]
+    else:
+        parts = [embed_chunk(*each, self.standardise.mean) for each in bounds]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
 
 # %% ../../nbs/models/layers.ipynb #a73f68aa
 def give_back_memory() -> None:
@@ -213,11 +222,18 @@ def embed(embedding: Embedding, batch: BagBatch) -> Tensor:  # (N, hidden_featur
     return embedding.embed_rows(batch.read, int(batch.bag_offsets[-1]))
 
 # %% ../../nbs/models/layers.ipynb #4e046905
-def multilayer(in_features: int, out_features: int, layers: int, dropout: float = 0.0) -> nn.Sequential:
+def multilayer(
+    in_features: int,
+    out_features: int,
+    layers: int,
+    dropout: float = 0.0,
+    hidden_features: int | None = None,  # between the layers; None: as many as come in
+) -> nn.Sequential:
     "Return a network of `layers` linear layers with ReLU and Dropout between them."
-    hidden = []
+    width, hidden = hidden_features or in_features, []
     for _ in range(layers - 1):
-        hidden += [nn.Linear(in_features, in_features), nn.ReLU(), nn.Dropout(dropout)]
+        hidden += [nn.Linear(in_features, width), nn.ReLU(), nn.Dropout(dropout)]
+        in_features = width
     return nn.Sequential(*hidden, nn.Linear(in_features, out_features))
 
 

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['OF_THE_REPORT', 'HARD_SELECTION', 'SOFT_SELECTION', 'PRESETS', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY',
-           'SELECTOR_ONLY', 'WITH_ATTENTION', 'LAYER_OPTIONS', 'MODEL_NAMES', 'complete_values', 'shorten_warmup',
-           'require_folder_names', 'is_plain', 'require_model', 'unused_by_model', 'check', 'require_possible',
-           'require_effect', 'default_run_name', 'folder_of', 'plan_run']
+           'SELECTOR_ONLY', 'WITH_ATTENTION', 'ATTENDING', 'LAYER_OPTIONS', 'OWN_OPTIONS', 'MODEL_NAMES',
+           'complete_values', 'shorten_warmup', 'require_folder_names', 'is_plain', 'require_model', 'unused_by_model',
+           'check', 'require_possible', 'require_effect', 'default_run_name', 'folder_of', 'plan_run']
 
 # %% ../../nbs/record/rules.ipynb #f3cce213
 import difflib
@@ -117,14 +117,21 @@ SELECTOR_ONLY = (
     "confidence_weight",
     "confidence_form",
     "max_instance_weight",
+    "scorer_layers",
+    "context",
 )
 WITH_ATTENTION = ("abmil", "gated_abmil", "clam_sb", "transformer", "dual_stream", "hierarchical_attention")
+ATTENDING = ("abmil", "gated_abmil", "clam_sb", "hierarchical_attention", "dual_stream")
 LAYER_OPTIONS = {  # which of these a model takes
+    "hidden_features": (*ATTENDING, "mean", "max", "max_instance", "concept_presence", "transformer"),
+    "attention_features": ATTENDING,
     "classifier_layers": ("mean", "max", "abmil", "gated_abmil", "dual_stream", "hierarchical_attention"),
     "attention_layers": ("abmil", "gated_abmil", "hierarchical_attention"),
     "attention_dropout": ("hierarchical_attention",),
     "classifier_dropout": ("hierarchical_attention",),
+    "classifier_features": ("dual_stream",),
 }
+OWN_OPTIONS = {"gated": "hierarchical_attention", "projection": "dual_stream"}  # each of one model
 
 
 MODEL_NAMES = (
@@ -162,7 +169,8 @@ def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]
     "Return those of the parameters that were set which the model does not use."
     model = values["model"]
     is_outside, is_volume = ":" in model, model == "volume3d"
-    unused = [name for name in SELECTOR_ONLY if name in set_names and model != "dual_stream"]
+    unused = [name for name, owner in OWN_OPTIONS.items() if name in set_names and model != owner]
+    unused += [name for name in SELECTOR_ONLY if name in set_names and model != "dual_stream"]
     if not is_outside:
         unused += [name for name, models in LAYER_OPTIONS.items() if name in set_names and model not in models]
         unused += ["entropy_weight"] if values["entropy_weight"] and model not in WITH_ATTENTION else []
@@ -201,6 +209,11 @@ def require_possible(values: Mapping[str, Any]) -> None:
             f"members {values['members']}: an encoder that trains cannot have several models behind it; "
             "leave train_encoder out, or members"
         )
+    if values["members"] > 1 and values["init"] is not None:
+        raise InputError(
+            f"members {values['members']}: an ensemble would begin with the same weights in all of its models; "
+            "leave init out, or members"
+        )
     if values["encoder_weights"] == "none" and not values["train_encoder"]:
         raise InputError(
             "encoder_weights none would leave a frozen encoder random: "
@@ -229,6 +242,14 @@ def require_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
             raise InputError(
                 f"{name} has no effect while the encoder is frozen: add train_encoder True, or leave it out"
             )
+    for name, needed, remedy in (
+        ("hidden_features", values["projection"], "leave projection out"),
+        ("feature_dropout", values["projection"], "leave projection out"),
+        ("classifier_features", values["classifier_layers"] > 1, "give classifier_layers 2"),
+        ("init_names", values["init"] is not None, "give init"),
+    ):
+        if name in set_names and not needed:
+            raise InputError(f"{name} {values[name]} has no effect here: {remedy}, or leave it out")
     if values["loss"] != "focal" and set_names & {"focal_alpha", "focal_gamma"}:
         raise InputError("focal_alpha and focal_gamma have no effect without loss focal")
     if values["lr_schedule"] != "plateau" and set_names & {"plateau_patience", "plateau_factor"}:

@@ -24,7 +24,7 @@ from torch import nn
 from tqdm.auto import tqdm
 
 from ..data.bags import Bag
-from ..models.build import MODELS, build_model, model_options
+from ..models.build import MODELS, build_model, options_among
 from ..models.layers import fit_scalers
 from ..models.outside import is_outside
 from .poisoned_bags import N_FEATURES, UNIT_TESTS, poisoned_bags
@@ -44,7 +44,7 @@ def train_on(test: str, model: str, seed: int, n_bags: int, epochs: int, default
     `defaults` are those of runs/train.ipynb.
     """
     torch.manual_seed(seed)
-    options = {} if is_outside(model) else {name: defaults[name] for name in model_options(model) & set(defaults)}
+    options = {} if is_outside(model) else options_among(defaults, model)
     network = build_model(model, in_features=N_FEATURES, n_classes=2, **options)
     train, validation = (
         poisoned_bags(test, n=n, is_test=False, seed=10 * seed + i) for i, n in enumerate((n_bags, n_bags // 3))

@@ -30,7 +30,7 @@ from ..data.splits import make_folds
 from ..data.stain_phantoms import stain_phantom
 from ..evaluation.metrics import auroc, bootstrap, weights_by_score
 from ..files import InputError, resolve
-from ..models.build import build_model, model_options
+from ..models.build import build_model, options_among
 from ..models.encode import encode_cohort
 from ..models.encoders import Encoder
 from ..models.layers import fit_scalers
@@ -88,7 +88,7 @@ def development_cohort(name: str) -> Cohort:
 # %% ../../nbs/studies/judge.ipynb #4b17a39a
 def build_setting(cohort: Cohort, values: Mapping[str, Any]) -> nn.Module:
     "Return the model that a run with these parameter values would train on `cohort`."
-    options = {name: values[name] for name in model_options(values["model"]) & set(values)}
+    options = options_among(values, values["model"])
     if values["model"] == "hierarchical_attention":
         options["levels"] = [level.name for level in cohort.bags[0].levels]
     return build_model(

@@ -23,7 +23,7 @@ from ..data.named_cohorts import load_cohort, scan_of
 from ..data.slices import slices_of
 from ..evaluation.localisation import instance_auroc
 from ..files import InputError, read_json
-from ..models.build import build_model, model_options
+from ..models.build import build_model, options_among
 from ..record.rules import complete_values
 from ..training.gradient_flow import audit_gradient_flow
 from ..training.losses import MILLoss
@@ -206,7 +206,7 @@ def gradient_reaches_scorer(changes: Mapping[str, Any], defaults: Mapping[str, A
     "Return whether the loss of a bag sends a gradient to the selector's scorer in the setting `changes`."
     values = complete_values(changes, defaults)
     torch.manual_seed(0)
-    options = {name: value for name, value in values.items() if name in model_options("dual_stream")}
+    options = options_among(values, "dual_stream")
     bags = [Bag(f"c{i}", f"p{i}", label=i % 2, instances=torch.randn(64, 16)) for i in range(4)]
     model = build_model("dual_stream", in_features=16, n_classes=2, **options)
     audit = audit_gradient_flow(model, batch=pack(bags), loss=MILLoss())

@@ -31,7 +31,7 @@ from ..record.rules import PRESETS, check, complete_values, folder_of, shorten_w
 from ..record.run_folder import RunFolder, describe_environment, remove_record, remove_unfinished_writes
 from ..record.run_parameters import require_same_parameters, write_parameters
 from ..training.checkpoints import load_checkpoint
-from ..training.losses import MILLoss
+from ..training.losses import MILLoss, parse_class_weights
 from ..training.processes import fit_in_processes
 from ..training.settings import FitSettings, choose_device
 from .run_cases import describe_encoder, encode_with, frozen_encoder, load_cases
@@ -91,7 +91,7 @@ def require_inputs(values: Mapping[str, Any]) -> None:
     "Raise an `InputError` for a cohort, folds or weights that do not exist."
     if values["cohort"] not in NAMED_COHORTS and not resolve(values["cohort"]).exists():
         cohort_kind(values["cohort"])
-    for name in ("folds", "encoder_weights"):
+    for name in ("folds", "encoder_weights", "init", "init_names"):
         value = values[name]
         if value not in (None, "imagenet", "none") and not resolve(value).exists():
             raise InputError(
@@ -103,6 +103,8 @@ def require_available(values: Mapping[str, Any]) -> None:
     "Raise an `InputError` for an encoder, a class of a model or a device that cannot be had here."
     if values["encoder"] is not None:
         architecture_of(values["encoder"])
+    if values["class_weights"] not in ("none", "balanced"):
+        parse_class_weights(values["class_weights"])
     if is_outside(values["model"]):
         outside_parameters(values["model"])
         parse_options(values["model_options"])
