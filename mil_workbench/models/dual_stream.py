@@ -78,7 +78,7 @@ class CriticalInstanceSelector(nn.Module):
         "Return 1 for the highest score of each bag and 0 elsewhere."
         return torch.zeros_like(scores).scatter(0, segment_argmax(scores, offsets), 1.0)
 
-
+# %% ../../nbs/models/dual_stream.ipynb #d7995a84
 def selectors_of(model: nn.Module) -> list[CriticalInstanceSelector]:
     "Return the selectors in `model`: one of a dual stream, one per member of an ensemble, none of other models."
     return [module for module in model.modules() if isinstance(module, CriticalInstanceSelector)]
@@ -141,30 +141,34 @@ class DualStreamMIL(nn.Module):
             decided_features, n_classes, classifier_layers, dropout=dropout, hidden_features=classifier_features
         )
 
-    def forward(self, batch: BagBatch) -> MILOutput:
-        return self.decide(embed(self.embedding, batch), batch)
+# %% ../../nbs/models/dual_stream.ipynb #3929ebbc
+@patch
+def forward(self: DualStreamMIL, batch: BagBatch) -> MILOutput:
+    return self.decide(embed(self.embedding, batch), batch)
 
-    def decide(self, embedded: Tensor, batch: BagBatch) -> MILOutput:  # (N, H)
-        "Return the output for a batch whose instances are embedded already."
-        offsets = batch.bag_offsets
-        instance_logits, scores, selection = self.selector(embedded, offsets)  # (N, K) each
-        critical = segment_sum(selection[:, :, None] * embedded[:, None], offsets)  # (B, K, H)
-        if self.context == "gated":
-            bag, attention = softmax_pool(embedded, scores=self.attention(embedded), offsets=offsets)  # (B, H), (N,)
-            decided = torch.cat([critical.flatten(1), bag], 1)
-        else:
-            bag, attention = attend_to_critical(
-                self.query(embedded), critical=self.query(critical), values=self.value(embedded), offsets=offsets
-            )  # (B, K, H), (N,)
-            decided = torch.cat([critical, bag], -1).flatten(1)
-        return MILOutput(
-            logits=self.classifier(decided),
-            attention=flat_attention(batch, attention),
-            instance_attention=attention,
-            scores=scores,
-            selection=selection,
-            instance_logits=instance_logits,
-        )
+
+@patch
+def decide(self: DualStreamMIL, embedded: Tensor, batch: BagBatch) -> MILOutput:  # (N, H)
+    "Return the output for a batch whose instances are embedded already."
+    offsets = batch.bag_offsets
+    instance_logits, scores, selection = self.selector(embedded, offsets)  # (N, K) each
+    critical = segment_sum(selection[:, :, None] * embedded[:, None], offsets)  # (B, K, H)
+    if self.context == "gated":
+        bag, attention = softmax_pool(embedded, scores=self.attention(embedded), offsets=offsets)  # (B, H), (N,)
+        decided = torch.cat([critical.flatten(1), bag], 1)
+    else:
+        bag, attention = attend_to_critical(
+            self.query(embedded), critical=self.query(critical), values=self.value(embedded), offsets=offsets
+        )  # (B, K, H), (N,)
+        decided = torch.cat([critical, bag], -1).flatten(1)
+    return MILOutput(
+        logits=self.classifier(decided),
+        attention=flat_attention(batch, attention),
+        instance_attention=attention,
+        scores=scores,
+        selection=selection,
+        instance_logits=instance_logits,
+    )
 
 # %% ../../nbs/models/dual_stream.ipynb #47912a11
 @patch

@@ -48,9 +48,8 @@ class OpenRun:
     @cached_property
     def cohort(self) -> Cohort:
         "The run's cohort as its model saw it."
-        return self.encode(
-            load_cases(self.parameters, classes=self.classes, channels=self.channels), device=self.parameters.device
-        )
+        cohort = load_cases(self.parameters, classes=self.classes, channels=self.channels)
+        return self.encode(cohort, device=self.parameters.device)
 
     def encode(self, cohort: Cohort, device: str) -> Cohort:
         "Return `cohort` with the features that the run's frozen encoder makes, or as it is where there is none."
