@@ -85,10 +85,10 @@ class OpenRun:
         try:
             return self.cohort.pick([case])[0]
         except KeyError:
-            raise InputError(
-                f"case {case} of run {self.name} is no longer in cohort {self.cohort.name}: "
-                "its files have gone or are left out; bring them back, or run it again"
-            ) from None
+            gone = (
+                f"case {case} of run {self.name} is no longer in cohort {self.cohort.name}: its files have gone or are"
+            )
+            raise InputError(f"{gone} left out; bring them back, or run it again") from None
 
 # %% ../../nbs/workflows/finished.ipynb #3fa76b35
 def require_same_encoder(folder: RunFolder, recorded: dict[str, Any], found: dict[str, Any]) -> None:
