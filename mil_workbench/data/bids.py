@@ -181,10 +181,15 @@ def participants(folder: Path) -> pd.DataFrame:
     return table.drop(columns="patient_id").set_axis(subjects, axis=0)
 
 # %% ../../nbs/data/bids.ipynb #6360cad5
-def bids_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # modalities
+def bids_cases(
+    folder: str | Path,
+    may_lack: bool = False,  # modalities
+    needs_labels: bool = True,  # False: labels are given elsewhere
+) -> FoundCases:
     "Find the sessions of a BIDS dataset; raise an `InputError` if it has no scan or no labels."
     folder = Path(folder)
-    people, sessions, left_out = participants(folder), {}, {}
+    people = participants(folder) if needs_labels else pd.DataFrame({"label": []}, dtype=str)
+    sessions, left_out = {}, {}
     for session, paths in sessions_in(folder).items():
         images = [image for path in paths if (image := image_of(path)) and not re.match(NO_IMAGES, image.suffix, re.I)]
         try:
@@ -205,14 +210,14 @@ def bids_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # mod
     for session, images in sessions.items():
         subject = session.split("_")[0]
         try:
-            if subject not in people.index or not people.label[subject]:
+            if needs_labels and (subject not in people.index or not people.label[subject]):
                 raise InputError(f"participants.tsv gives no label for {subject}")
             own = {image.path: named[image.path] for image in images}
             files = files_of_session(session, named=own, modalities=modalities, may_lack=may_lack)
         except InputError as error:
             left_out[session] = str(error)
             continue
-        row = people.loc[subject]
+        row = people.loc[subject] if subject in people.index else pd.Series({"label": ""})
         cases.append(VolumeCase(session, subject, row.label, files, columns=row.drop("label").to_dict()))
     if without := sorted(set(people.index) - {session.split("_")[0] for session in (*sessions, *left_out)}):
         shown = ", ".join(without[:5]) + ", …" * (len(without) > 5)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODALITIES', 'SEGMENTATION', 'GRADES', 'SCAN_OF_PATIENT', 'file_pattern', 'scans_below', 'cases_in_folder',
-           'case_names', 'CaseFiles', 'find_case_files', 'grade_of', 'patient_of', 'grades_beside', 'case_labels',
-           'brats_cases']
+           'case_names', 'CaseFiles', 'find_case_files', 'grade_of', 'patient_of', 'grades_beside', 'grades_by_folder',
+           'case_labels', 'brats_cases']
 
 # %% ../../nbs/data/brats.ipynb #2ee78607
 import os
@@ -159,11 +159,16 @@ def grades_beside(folder: Path, found: list[CaseFiles]) -> GradeTable:
     return table
 
 
+def grades_by_folder(folder: Path, found: list[CaseFiles]) -> dict[str, str]:  # case -> grade
+    "Return the grades after which the folders of cases are called."
+    return {case.name: grade for case in found if (grade := grade_of(case.folder, folder))}
+
+
 def case_labels(folder: Path, found: list[CaseFiles], table: GradeTable) -> dict[str, str]:  # case -> label
     """Return the labels in `table`, or without any the grades whose folders the cases lie in.
 
     Raise an `InputError` if table and folders contradict one another, or neither gives a grade."""
-    by_folder = {case.name: grade for case in found if (grade := grade_of(case.folder, folder))}
+    by_folder = grades_by_folder(folder, found)
     for name, label in table.labels.items():
         if label.upper() in GRADES and by_folder.get(name, label.upper()) != label.upper():
             raise InputError(
@@ -176,18 +181,22 @@ def case_labels(folder: Path, found: list[CaseFiles], table: GradeTable) -> dict
         source = next((year for start, year in years.items() if some.lower().startswith(start.lower())), "this folder")
         raise InputError(
             f"{folder}: {source} comes without grades; add a labels.csv with the columns case_id and label "
-            f"(one line per case, such as {some},HGG)"
+            f"(one line per case, such as {some},HGG), or give labels, a table that lies elsewhere"
         )
     return labels
 
 # %% ../../nbs/data/brats.ipynb #bc0e94f6
-def brats_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # modalities
+def brats_cases(
+    folder: str | Path,
+    may_lack: bool = False,  # modalities
+    needs_labels: bool = True,  # False: labels are given elsewhere
+) -> FoundCases:
     "Find the cases of a folder named as in the BraTS challenges; raise an `InputError` if it has no scan or no grade."
     folder = Path(folder)
     by_place, others = scans_below(folder)
     found = find_case_files(by_place)
-    table = grades_beside(folder, found=found)
-    labels = case_labels(folder, found, table=table)
+    table = grades_beside(folder, found=found) if needs_labels else GradeTable()
+    labels = case_labels(folder, found, table=table) if needs_labels else grades_by_folder(folder, found)
     cases, left_out = [], {place.name: remedy for place, remedy in others.items()}
     for case in found:
         try:
@@ -195,14 +204,14 @@ def brats_cases(folder: str | Path, may_lack: bool = False) -> FoundCases:  # mo
         except InputError as error:
             left_out[case.name] = str(error)
             continue
-        if case.name not in labels:
+        if case.name not in labels and needs_labels:
             left_out[case.name] = f"no grade is given for it in {table.name or folder}"
             continue
         cases.append(
             VolumeCase(
                 id=case.name,
                 patient_id=table.patients.get(case.name) or patient_of(case.name),
-                label=labels[case.name],
+                label=labels.get(case.name, ""),
                 modalities=modalities,
                 segmentation=segmentation,
             )

@@ -151,6 +151,8 @@ def describe_patients(cohort: Cohort) -> str:
     "Return how many cases and patients a cohort has and how these were found; warn if the names of cases contradict."
     table = cohort.cases
     text = f"{len(table)} cases of {table.patient_id.nunique()} patients ({cohort.patients_from})"
+    if cohort.columns:
+        text += f", with {'the column' if len(cohort.columns) == 1 else 'the columns'} {', '.join(cohort.columns)}"
     alike = alike_cases(list(table.case_id)) if (table.case_id == table.patient_id).all() else None
     if alike is None:
         return text

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .tables import MISSING, read_rows, require_agreement, require_one_spelling
+from .tables import MISSING, WORKBOOK, has_columns, read_rows, require_agreement, require_one_spelling
 from ..files import InputError
 
 # %% ../../nbs/data/grade_tables.ipynb #8149742b
@@ -37,7 +37,7 @@ def require_same_case(path: Path, table: pd.DataFrame, case_ids: set[str]) -> No
 
 def read_grade_table(path: Path, case_ids: set[str]) -> GradeTable | None:
     "Read what a table says about the cases; print why it is not used and return None if it is about something else."
-    table = read_rows(path)
+    table = read_rows(path, lambda rows: any(has_columns(name)(rows) for name in ("label", "grade")))
     label = next((column for column in ("label", "grade") if column in table), None)
     names = max(table, key=lambda column: table[column].isin(case_ids).sum())
     is_about_cases = table[names].isin(case_ids)
@@ -66,7 +66,7 @@ def read_grades(folder: Path, case_ids: set[str]) -> GradeTable:
     "Read the table of grades in `folder`; raise an `InputError` if two tables contradict one another."
     used = GradeTable()
     for path in sorted(folder.iterdir(), key=lambda path: (path.stem.lower() != "labels", path.name)):
-        if path.suffix.lower() not in (".csv", ".tsv") or path.name.startswith("."):
+        if path.suffix.lower() not in (".csv", ".tsv", WORKBOOK) or path.name.startswith((".", "~")):
             continue
         table = read_grade_table(path, case_ids)
         if table is None:

@@ -8,7 +8,7 @@ __all__ = ['read_manifest', 'sort_sections', 'name_stains', 'other_width', 'fill
 
 # %% ../../nbs/data/manifests.ipynb #9b0d0d5b
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,31 @@ from tqdm.auto import tqdm
 
 from .bags import Bag, Rows, stain_levels
 from .classes import order_classes
-from .cohorts import COLUMNS, Cohort
+from .cohorts import Cohort
 from .coordinates import coordinate_facts
 from .features import VERSION, join_files, read_in_place
+from .label_columns import OWN_LABELS, LabelSettings
+from .label_tables import Diagnosis
+from .labelled_cases import LabelledCases, add_columns, read_labelled
 from .patches_behind import SlidesBehind
 from .shards import source_key
 from .slides_behind import FilePlaces, place_files, report_places
 from .stain_names import LEFT_OUT, check_stains, natural_key, read_stain_map, require_known
 from .stores import InstanceStore
-from .tables import MISSING, read_table
+from .tables import MISSING
 from ..files import InputError
 
 # %% ../../nbs/data/manifests.ipynb #9c32a8d4
-def read_manifest(path: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Read a manifest; return its rows, with `file` as an absolute path, and why files are left out.
+def read_manifest(
+    path: str | Path,
+    labels: LabelSettings = OWN_LABELS,
+    classes: Collection[str] | None = None,  # of a model that is to judge the cases
+) -> tuple[pd.DataFrame, dict[str, str], LabelledCases]:
+    """Read a manifest; return its rows, with `file` as an absolute path, why files are left out, and the cases.
 
     Raise an `InputError` if it has mistakes, lists a file twice, or none of its files exists."""
     path, left_out = Path(path), {}
-    manifest = read_table(path, columns=(*COLUMNS, "file"))
+    manifest, found = read_labelled(path, needed=("file",), settings=labels, classes=classes)
     manifest["file"] = [os.path.abspath(path.parent / file) for file in manifest.file]
     targets = manifest.file.map(os.path.realpath)  # of links: two links to one file would count it twice
     for line in manifest.index[targets.duplicated()]:
@@ -55,7 +62,7 @@ def read_manifest(path: str | Path) -> tuple[pd.DataFrame, dict[str, str]]:
             f"{path}, line {manifest.index[0]}: {next(iter(left_out.values()))}; none of its files exists, and paths "
             "are relative to the manifest"
         )
-    return manifest, left_out
+    return manifest, left_out, found
 
 # %% ../../nbs/data/manifests.ipynb #8ae5c45a
 def sort_sections(rows: pd.DataFrame) -> pd.DataFrame:
@@ -69,23 +76,26 @@ def sort_sections(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.iloc[sorted(range(len(rows)), key=keys.__getitem__)]
 
 
-def name_stains(manifest: pd.DataFrame, stain_map: str | None, path: Path, is_judged: bool) -> pd.DataFrame:
+def name_stains(
+    manifest: pd.DataFrame, stain_map: str | None, path: Path, is_judged: bool, used: Collection[str] | None = None
+) -> pd.DataFrame:
     """Return the rows of the `manifest` at `path` with their stains in lower case and renamed by `stain_map`.
 
-    Rows whose stain it leaves out are dropped. Raise an `InputError` if `stain_map` has no effect, or if a stain has an
-    odd name, unless a finished model only judges the cases (`is_judged`)."""
+    Only those of the cases `used` are returned, if these are given, and none whose stain `stain_map` leaves out. Raise
+    an `InputError` if `stain_map` has no effect, or if a stain has an odd name, unless a finished model only judges the
+    cases (`is_judged`)."""
     meanings = read_stain_map(stain_map)
     if "stain" not in manifest:
         if meanings:
             raise InputError(
                 f"stain_map {stain_map!r} has no effect on {path}, which has no column stain: leave it out"
             )
-        return manifest
+        return manifest if used is None else manifest[manifest.case_id.isin(used)]
     stains = manifest.stain.mask(manifest.stain.isin(MISSING), "tissue").str.lower()
     if not is_judged:
         require_known(meanings, stains=set(stains), source=path)
     named = manifest.assign(stain=stains.map(lambda stain: meanings.get(stain, stain)))
-    named = named[named.stain != LEFT_OUT]
+    named = named[(named.stain != LEFT_OUT) & (used is None or named.case_id.isin(used or ()))]
     if named.empty:
         raise InputError(f"{path}: stain_map {stain_map!r} leaves out all of its files")
     files = ((row.stain, row.case_id, 1) for row in named.itertuples())
@@ -101,19 +111,24 @@ def other_width(row: Any, width: int, store: InstanceStore) -> str:
     )
 
 
-def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[str, str]:
+def fill_store(
+    manifest: pd.DataFrame, store: InstanceStore, name: str, used: Collection[str] | None = None
+) -> dict[str, str]:
     """Bring `store` up to date with the files of the `manifest` called `name`; return why files are left out.
 
-    Files that are new or have changed are read and checked. Raise an `InputError` if as many files have another width
-    as the rest."""
+    Files that are new or have changed are read and checked, only those of the cases `used` if these are given; what the
+    store has of other cases stays, since other runs may use it. Raise an `InputError` if as many files have another
+    width as the rest."""
     keys, left_out, widths = {}, {}, {}
     for row in manifest.itertuples():
         try:
             keys[row.file] = source_key(row.file, settings={"as": "float32", "version": VERSION})
         except InputError as error:
-            left_out[row.file] = f"case {row.case_id}: {error}"
+            if used is None or row.case_id in used:
+                left_out[row.file] = f"case {row.case_id}: {error}"
     store.discard([file for file in store.records if file not in keys or not store.has(file, keys[file])])
-    stale = [row for row in manifest.itertuples() if row.file in keys and row.file not in store.records]
+    wanted = manifest if used is None else manifest[manifest.case_id.isin(used)]
+    stale = [row for row in wanted.itertuples() if row.file in keys and row.file not in store.records]
     for row in tqdm(stale, desc=f"checking {name}", unit="file", disable=not stale):
         try:
             arrays, in_place = read_in_place(row.file)
@@ -130,7 +145,7 @@ def fill_store(manifest: pd.DataFrame, store: InstanceStore, name: str) -> dict[
     if len(commonest) > len(store.records):  # the files that were read first are the odd ones
         store.discard(list(store.records))
         reordered = manifest.sort_values("file", key=lambda files: ~files.isin(commonest), kind="stable")
-        return fill_store(reordered, store=store, name=name)
+        return fill_store(reordered, store=store, name=name, used=used)
     if commonest and len(commonest) == len(store.records):
         raise InputError(
             f"{name}: {next(iter(commonest.values()))}; {len(commonest)} files have this width, and "
@@ -172,14 +187,21 @@ def join_beside(
     return beside
 
 
-def feature_bag(case_id: str, rows: pd.DataFrame, store: InstanceStore, classes: tuple[str, ...], **beside) -> Bag:
-    "Return the features of one case, given the `rows` of its files and what is known `beside` them, as a bag."
+def feature_bag(
+    case_id: str,
+    rows: pd.DataFrame,  # of its files
+    store: InstanceStore,
+    classes: tuple[str, ...],
+    diagnosis: Diagnosis,
+    **beside,  # what is known beside the features
+) -> Bag:
+    "Return the features of one case as a bag."
     is_nested = "stain" in rows
     sections = [(row.stain, row.section, len(store.rows(row.file))) for row in rows.itertuples()] if is_nested else []
     return Bag(
         id=case_id,
-        patient_id=rows.patient_id.iloc[0],
-        label=classes.index(rows.label.iloc[0]),
+        patient_id=diagnosis.patient_id,
+        label=classes.index(diagnosis.label),
         instances=Rows(store, torch.cat([store.rows(file) for file in rows.file])),
         levels=stain_levels(sections) if is_nested else (),
         **beside,
@@ -192,15 +214,21 @@ def cohort_from_manifest(
     positive_class: str | None = None,  # None: what the names of the classes tell
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
     stain_map: str | None = None,  # what the stains in its column stain are called, such as "he=h&e; control=-"
+    labels: LabelSettings = OWN_LABELS,
 ) -> Cohort:
     "Return the cohort that a manifest describes; its instances are read from the store when they are needed."
     path = Path(path)
-    manifest, absent = read_manifest(path)
-    named = name_stains(manifest, stain_map=stain_map, path=path, is_judged=classes is not None)
-    classes = order_classes(set(named.label), positive_class=positive_class, source=path, classes=classes)
+    manifest, absent, found = read_manifest(path, labels=labels, classes=classes)
+    named = name_stains(manifest, stain_map=stain_map, path=path, is_judged=classes is not None, used=found.diagnoses)
+    present = {found.diagnoses[case].label for case in named.case_id}
+    classes = order_classes(present, positive_class=positive_class, source=path, classes=classes)
     is_nested = "stain" in manifest or "section" in manifest
     store = InstanceStore(store_folder)
-    left_out = absent | fill_store(manifest[~manifest.file.isin(absent)], store=store, name=path.name)
+    unlabelled = {
+        file: reason for file, case in zip(manifest.file, manifest.case_id) if (reason := found.why_without(case))
+    }
+    there = manifest[~manifest.file.isin(absent)]
+    left_out = unlabelled | absent | fill_store(there, store=store, name=path.name, used=found.diagnoses)
     places, remarks = place_files(named[~named.file.isin(left_out)], path=path, store=store)
     behind, bags = SlidesBehind(store, places), []
     for case_id, rows in named[~named.file.isin(left_out)].groupby("case_id", sort=False):
@@ -213,11 +241,17 @@ def cohort_from_manifest(
             continue
         if any(file in behind.places for file in rows.file):
             beside["behind"] = Rows(behind, torch.cat([store.rows(file) for file in rows.file]))
-        bags.append(feature_bag(case_id, rows, store=store, classes=classes, **beside))
-    note = " ".join(filter(None, [report_files(left_out, manifest), report_places(bags, places, remarks)]))
+        diagnosis = found.diagnoses[case_id]
+        bags.append(feature_bag(case_id, rows, store=store, classes=classes, diagnosis=diagnosis, **beside))
+    notes = [report_files(left_out, manifest), found.note, report_places(bags, places, remarks)]
+    note = " ".join(filter(None, notes))
     if not bags:
         first = next(iter(left_out.values()))
         raise InputError(f"{path}: none of its {len(left_out)} files can be used; the first: {first}")
     return Cohort(
-        path.stem, classes=classes, bags=tuple(bags), note=note, patients_from=f"column patient_id of {path.name}"
+        path.stem,
+        classes=classes,
+        bags=add_columns(bags, found.columns),
+        note=note,
+        patients_from=found.table.patients_from,
     )

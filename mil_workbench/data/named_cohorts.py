@@ -23,6 +23,9 @@ from .bags import Bag
 from .bids import is_bids
 from .cohorts import Cohort
 from .features import is_feature_file
+from .label_columns import OWN_LABELS, LabelSettings, require_own_labels
+from .label_maps import map_classes
+from .labelled_cases import is_manifest
 from .manifests import cohort_from_manifest
 from .patch_folders import PATCH_PATTERN
 from .patches import PatchSettings
@@ -130,7 +133,7 @@ def cohort_kind(name: str) -> CohortKind:
             f"cohort {name!r} is not known; give one of {', '.join(NAMED_COHORTS)}, or the path of a manifest (.csv), "
             "of a BIDS dataset, of a BraTS-like folder or of a folder of patches"
         )
-    table = read_rows(path)
+    table = read_rows(path, is_manifest)
     if "file" not in table:
         named = table[[column for column in table if column not in KNOWN or column == "segmentation"]]
         is_of_scans = named.map(lambda cell: cell not in MISSING and names_scan(path.parent, cell)).any(axis=None)
@@ -167,13 +170,19 @@ def load_cohort(
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge a user's cases; None: their own labels
     stain_map: str | None = None,  # what the stains of slides, or of features with a column stain, are called
     channels: tuple[str, ...] = (),  # those of that model's images; (): as they are found
+    labels: LabelSettings = OWN_LABELS,  # where labels are found, and what becomes of the classes
 ) -> Cohort:
     "Load the cohort called `name`, or the one that the files at that path describe; prepare what is not in the store."
     kind = cohort_kind(name)
+    labels.require_effect()
     if name in NAMED_COHORTS:
-        if positive_class is not None:
+        require_own_labels(name, labels)
+        if labels.label_map is None and positive_class is not None:
             raise InputError(f"positive_class {positive_class}: the classes of cohort {name} are fixed; leave it out")
-        return load_named(name, store_folder=store_folder, slices=slices)
+        cohort = load_named(name, store_folder=store_folder, slices=slices)
+        if labels.label_map is None:
+            return cohort
+        return map_classes(cohort, label_map=labels.label_map, positive_class=positive_class, classes=classes)
     path = resolve(name)
     store_name = f"{path.stem}-{hash_value(str(path))[:8]}"
     if kind == "volumes":
@@ -187,15 +196,15 @@ def load_cohort(
     else:
         load = partial(cohort_from_manifest, stain_map=stain_map)
     folder = store_folder or resolve("stores") / store_name
-    return load(path, folder, positive_class=positive_class, classes=classes)
+    return load(path, folder, positive_class=positive_class, classes=classes, labels=labels)
 
 # %% ../../nbs/data/named_cohorts.ipynb #6f8d43ab
-def scan_of(name: str, case: str) -> Volume:
+def scan_of(name: str, case: str, labels: LabelSettings = OWN_LABELS) -> Volume:
     "Read or draw again the scan from which the slices of `case` in the cohort of volumes `name` were cut."
     if name in PHANTOMS:
         return draw_patient(next(patient for patient in phantom_patients(PHANTOMS[name]) if patient.id == case))
     path = resolve(name)
-    found = volume_cases(path, may_lack=True)
+    found = volume_cases(path, may_lack=True, labels=labels)
     scan = next((each for each in found.cases if each.id == case), None)
     if scan is None:
         raise InputError(

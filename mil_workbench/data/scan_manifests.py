@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from .cohorts import COLUMNS
+from .case_columns import further_columns
+from .cohorts import COLUMNS, EACH_CASE
+from .labelled_cases import is_manifest
 from .scan_formats import READ, how_to_convert, names_scan
 from .scans import FoundCases, VolumeCase
 from .tables import KNOWN, MISSING, read_table
@@ -65,17 +67,21 @@ def files_in_row(path: Path, row: Mapping[str, str], scans: list[str], may_lack:
     return files
 
 
-def manifest_cases(path: str | Path, may_lack: bool = False) -> FoundCases:  # modalities
+def manifest_cases(
+    path: str | Path,
+    may_lack: bool = False,  # modalities
+    needs_labels: bool = True,  # False: labels are given elsewhere
+) -> FoundCases:
     "Find the cases of a manifest with one column per modality; raise an `InputError` if its columns are wrong."
     path = Path(path)
-    manifest = read_table(path, columns=COLUMNS)
+    manifest = read_table(path, columns=COLUMNS if needs_labels else ("case_id",), fits=is_manifest)
     repeated = manifest.case_id[manifest.case_id.duplicated()]
     if len(repeated):
         raise InputError(
             f"{path}: case {repeated.iloc[0]} has several rows; in a manifest of volumes a case is one row"
         )
     scans = scan_columns(path, manifest)
-    further = [column for column in manifest if column not in (*COLUMNS, *scans)]
+    further = further_columns(manifest, but=scans)
     cases, left_out = [], {}
     for row in manifest.to_dict("records"):
         try:
@@ -87,14 +93,13 @@ def manifest_cases(path: str | Path, may_lack: bool = False) -> FoundCases:  # m
         cases.append(
             VolumeCase(
                 id=row["case_id"],
-                patient_id=row["patient_id"],
-                label=row["label"],
+                patient_id=row.get("patient_id", ""),
+                label=row.get("label", ""),
                 modalities=files,
                 segmentation=segmentation,
                 columns={column: row[column] for column in further},
             )
         )
     modalities = tuple(column for column in scans if column != "segmentation")
-    return FoundCases(
-        cases, left_out=left_out, patients_from=f"column patient_id of {path.name}", modalities=modalities
-    )
+    patients_from = f"column patient_id of {path.name}" if "patient_id" in manifest else EACH_CASE
+    return FoundCases(cases, left_out=left_out, patients_from=patients_from, modalities=modalities)

@@ -120,6 +120,7 @@ class FoundCases:
     patients_from: str  # where the patients' names come from, to be printed
     modalities: tuple[str, ...] = ()  # of the cohort, in their order; a case may lack some
     note: str = ""  # what else is to be known about them
+    unused: tuple[VolumeCase, ...] = ()  # which have no label, or a class that `label_map` leaves out
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ __all__ = ['LEAST_UM_PER_PIXEL', 'MOST_UM_PER_PIXEL', 'Section', 'Omission', 'Li
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +18,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from .cohorts import COLUMNS, EACH_CASE
+from .label_columns import OWN_LABELS, LabelSettings
+from .label_tables import Diagnosis
+from .labelled_cases import LabelledCases, read_labelled
 from .stain_names import LEFT_OUT, natural_key, quantity
-from .tables import MISSING, read_table
+from .tables import MISSING
 from ..files import InputError
 
 # %% ../../nbs/data/sections.ipynb #de4b0fdf
@@ -47,7 +49,9 @@ class Section:
 class Omission(NamedTuple):
     "One thing that is left out, and why."
 
-    kind: str  # section, file, tile or case; or, if the user or the method excludes it on purpose, stain or tiles
+    kind: (
+        str  # section, file, tile or case; or, if the user or the method excludes it on purpose, stain, class or tiles
+    )
     name: str
     reason: str
 
@@ -58,7 +62,8 @@ class Listing:
 
     sections: list[Section]
     left_out: list[Omission]
-    patients_from: str = EACH_CASE  # how the patients were found, for the cohort
+    found: LabelledCases  # their cases, with labels, patients and further columns
+    unused: Sequence[Section] = ()  # whose cases have no label, or a class that `label_map` leaves out
 
 
 def sort_by_name(sections: list[Section]) -> list[Section]:
@@ -115,7 +120,9 @@ def read_resolution(text: str | None) -> float:
     return float(value) if LEAST_UM_PER_PIXEL <= value <= MOST_UM_PER_PIXEL else np.nan
 
 
-def section_in_row(row: Mapping[str, str], file: Path, where: str) -> tuple[Section, list[Omission]]:
+def section_in_row(
+    row: Mapping[str, str], file: Path, where: str, diagnosis: Diagnosis | None
+) -> tuple[Section, list[Omission]]:
     """Return the section in a `row` of a manifest, and what cannot be opened if its `file` is a folder.
 
     Raise an `InputError` that begins with `where` if its um_per_pixel is not one that a slide can have."""
@@ -129,8 +136,8 @@ def section_in_row(row: Mapping[str, str], file: Path, where: str) -> tuple[Sect
     files, left_out = files_below(file) if file.is_dir() else ([file], [])
     section = Section(
         case_id=row["case_id"],
-        patient_id=row["patient_id"],
-        label=row["label"],
+        patient_id=diagnosis.patient_id if diagnosis else "",
+        label=diagnosis.label if diagnosis else "",
         stain=given.get("stain", "tissue").lower(),
         name=given.get("section", file.stem),
         files=tuple(files),
@@ -141,12 +148,17 @@ def section_in_row(row: Mapping[str, str], file: Path, where: str) -> tuple[Sect
     return section, left_out
 
 # %% ../../nbs/data/sections.ipynb #1643066d
-def sections_in_manifest(path: str | Path) -> Listing:
+def sections_in_manifest(
+    path: str | Path,
+    labels: LabelSettings = OWN_LABELS,
+    classes: Collection[str] | None = None,  # of a model that is to judge the cases
+) -> Listing:
     """Return the sections that the manifest at `path` lists, in the order of case, stain and section.
 
     Raise an `InputError` if a file is listed twice, if two sections have the same name, or if no file exists."""
     path = Path(path)
-    table, sections, line_of, left_out = read_table(path, columns=(*COLUMNS, "file")), {}, {}, []
+    table, found = read_labelled(path, needed=("file",), settings=labels, classes=classes)
+    sections, line_of, left_out = {}, {}, []
     for line, row in zip(table.index, table.to_dict("records")):
         where, in_row = f"{path}, line {line}", f"({path.name}, line {line})"
         file = (path.parent / row["file"]).resolve()
@@ -158,7 +170,10 @@ def sections_in_manifest(path: str | Path) -> Listing:
                 f"{where}: {file} of case {row['case_id']} is already listed in line {line_of[file]}; a section "
                 "belongs to one case"
             )
-        section, unopened_files = section_in_row(row, file=file, where=where)
+        diagnosis = found.diagnoses.get(row["case_id"])
+        section, unopened_files = section_in_row(row, file=file, where=where, diagnosis=diagnosis)
+        if diagnosis is None and (reason := found.why_without(section.case_id)):
+            left_out.append(Omission("file", name=str(file), reason=f"{reason} {in_row}"))
         left_out += unopened_files
         if not section.files:
             left_out.append(
@@ -176,8 +191,14 @@ def sections_in_manifest(path: str | Path) -> Listing:
             f"{path}: {left_out[0].name}: {left_out[0].reason}; none of its files can be used, and paths are relative "
             "to the manifest"
         )
+    used = [section for section in sections.values() if section.case_id in found.diagnoses]
+    if not used:
+        raise InputError(f"{path}: none of its cases that have files is left: {found.note}")
     return Listing(
-        sort_by_name(list(sections.values())), left_out=left_out, patients_from=f"column patient_id of {path.name}"
+        sort_by_name(used),
+        left_out=left_out,
+        unused=[section for section in sections.values() if section.case_id not in found.diagnoses],
+        found=found,
     )
 
 # %% ../../nbs/data/sections.ipynb #1d7be052
@@ -206,4 +227,10 @@ def rename_stains(listing: Listing, meanings: Mapping[str, str]) -> Listing:
         Omission("stain", name=stain, reason=f"{quantity(n, 'file')} left out by stain_map")
         for stain, n in n_left_out.items()
     ]
-    return replace(listing, sections=sort_by_name(list(renamed.values())), left_out=[*listing.left_out, *left_out])
+    unused = [replace(section, stain=meanings.get(section.stain, section.stain)) for section in listing.unused]
+    return replace(
+        listing,
+        sections=sort_by_name(list(renamed.values())),
+        left_out=[*listing.left_out, *left_out],
+        unused=[section for section in unused if section.stain != LEFT_OUT],
+    )

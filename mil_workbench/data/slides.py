@@ -8,7 +8,8 @@ __all__ = ['find_sections', 'bags_of_sections', 'in_words', 'report_left_out', '
 
 # %% ../../nbs/data/slides.ipynb #d7319544
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,8 @@ from torch import Tensor
 from .bags import Bag, Rows, stain_levels
 from .classes import order_classes
 from .cohorts import Cohort
+from .label_columns import OWN_LABELS, LabelSettings
+from .labelled_cases import add_columns
 from .patch_folders import PATCH_PATTERN, sections_in_folder
 from .patch_places import patches_in_section
 from .patches import DEFAULT_PATCHES, RGB, VERSION, Patches, PatchSettings, is_normalised
@@ -33,15 +36,25 @@ from .stores import InstanceStore
 from ..files import InputError, hash_value, write_table
 
 # %% ../../nbs/data/slides.ipynb #bb856553
-def find_sections(path: Path, pattern: str, stain_map: str | None, is_judged: bool) -> Listing:
+def find_sections(
+    path: Path,
+    pattern: str,
+    stain_map: str | None,
+    labels: LabelSettings,
+    classes: Collection[str] | None,  # of a model that is to judge the cases
+) -> Listing:
     """Return the sections in the folder or the manifest at `path`, with their stains named by `stain_map`.
 
     Print the stains. Raise an `InputError` if a stain has an odd name or `stain_map` names one that is not there,
-    unless a finished model only judges the cases (`is_judged`), or if `stain_map` leaves out all sections."""
-    meanings = read_stain_map(stain_map)
-    listing = sections_in_folder(path, pattern) if path.is_dir() else sections_in_manifest(path)
+    unless a finished model only judges the cases (`classes`), or if `stain_map` leaves out all sections."""
+    meanings, is_judged = read_stain_map(stain_map), classes is not None
+    if path.is_dir():
+        listing = sections_in_folder(path, pattern=pattern, labels=labels, classes=classes)
+    else:
+        listing = sections_in_manifest(path, labels=labels, classes=classes)
     if not is_judged:
-        require_known(meanings, stains={section.stain for section in listing.sections}, source=path)
+        stains = {section.stain for section in (*listing.sections, *listing.unused)}
+        require_known(meanings, stains=stains, source=path)
     listing = rename_stains(listing, meanings)
     if not listing.sections:
         raise InputError(f"{path}: stain_map {stain_map!r} leaves out all of its sections")
@@ -184,6 +197,10 @@ def describe_sections(
         str(section.files[0]): store.array(section.id, "tiles").numpy() for section in usable if section.is_slide
     }
     left_out += unused_tiles(tile_counts)
+    left_out += [
+        Omission("class", name=name, reason=f"{quantity(n, 'case')} left out by label_map")
+        for name, n in listing.found.n_dropped.items()
+    ]
     totals = {"section": len(listing.sections), "file": n_files}
     report = report_left_out(left_out, totals=totals, folder=store.folder, strict=strict)
     return " ".join(filter(None, [report, describe_tiles(tile_counts), *describe_pictures(usable, store)]))
@@ -211,7 +228,7 @@ def require_he(sections: Sequence[Section], settings: PatchSettings, path: Path)
         f"{', '.join(stains)}; name the stain h&e, or leave it out"
     )
 
-
+# %% ../../nbs/data/slides.ipynb #d85ee9a0
 def cohort_from_slides(
     path: str | Path,  # of a folder of patches or of a manifest
     store_folder: str | Path,  # where the places of patches are kept
@@ -222,17 +239,21 @@ def cohort_from_slides(
     n_workers: int | None = None,  # processes; None: one per core
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
     stain_map: str | None = None,  # what stains are called, such as "h&e-labels=-; sox10.=sox10"
+    labels: LabelSettings = OWN_LABELS,
 ) -> Cohort:
     """Return the cohort of the sections at `path`: bags with the levels section, stain and case.
 
     Patches are read from their files when they are needed."""
     path, store = Path(path), InstanceStore(store_folder)
-    listing = find_sections(path, pattern=pattern, stain_map=stain_map, is_judged=classes is not None)
+    listing = find_sections(path, pattern=pattern, stain_map=stain_map, labels=labels, classes=classes)
     sections = listing.sections
-    labels = {section.label for section in sections}
-    classes = order_classes(labels, positive_class=positive_class, source=path, classes=classes)
+    present = {section.label for section in sections}
+    classes = order_classes(present, positive_class=positive_class, source=path, classes=classes)
     require_he(sections, settings=settings, path=path)
     keys = {section.id: section_key(section, settings=settings, pattern=pattern) for section in sections}
+    for section in listing.unused:  # other runs may use their places, which stay in the store
+        with suppress(InputError):
+            keys[section.id] = section_key(section, settings=settings, pattern=pattern)
     make = partial(patches_in_section, settings=settings, pattern=pattern)
     unusable = prepare(store, items=sections, keys=keys, make=make, n_workers=n_workers, unit="section")
     usable = [section for section in sections if section.id in store.records]
@@ -240,11 +261,12 @@ def cohort_from_slides(
     if not usable:
         raise InputError(f"{path}: none of its sections can be used; the first: {next(iter(unusable.values()))}")
     source = Patches(store, sections={section.id: section for section in usable}, settings=settings)
+    bags = bags_of_sections(usable, classes=classes, source=source, store=store)
     return Cohort(
         path.stem,
         classes=classes,
-        bags=bags_of_sections(usable, classes=classes, source=source, store=store),
-        note=note,
+        bags=add_columns(bags, listing.found.columns),
+        note=" ".join(filter(None, [note, listing.found.dropped_note])),
         channels=RGB,
-        patients_from=listing.patients_from,
+        patients_from=listing.found.table.patients_from,
     )

@@ -9,7 +9,8 @@ __all__ = ['volume_cases', 'slice_bag', 'cases_by_note', 'cohort_of_slices', 'sc
 # %% ../../nbs/data/volumes.ipynb #efcd1055
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from .brain import LooksLikeLabels
 from .brats import brats_cases
 from .classes import order_classes
 from .cohorts import EACH_CASE, Cohort
+from .label_columns import OWN_LABELS, LabelSettings
+from .label_scans import label_scans
 from .prepare import prepare
 from .scan_manifests import manifest_cases
 from .scans import FoundCases, Volume, VolumeCase, files_of, read_case
@@ -34,16 +37,23 @@ from .stores import InstanceStore, StoreArray
 from ..files import InputError, hash_value
 
 # %% ../../nbs/data/volumes.ipynb #2250971e
-def volume_cases(path: str | Path, may_lack: bool = False) -> FoundCases:  # modalities
+def volume_cases(
+    path: str | Path,
+    may_lack: bool = False,  # modalities
+    labels: LabelSettings = OWN_LABELS,
+    classes: Collection[str] | None = None,  # of a model that is to judge the cases
+) -> FoundCases:
     """Find the cases of a manifest, a BIDS dataset or a BraTS-like folder.
 
     Raise an `InputError` if none is usable or two share a name."""
-    if not Path(path).is_dir():
-        found = manifest_cases(path, may_lack)
-    else:
-        found = bids_cases(path, may_lack) if is_bids(path) else brats_cases(path, may_lack)
+    find = manifest_cases
+    if Path(path).is_dir():
+        find = bids_cases if is_bids(path) else brats_cases
+    found = find(path, may_lack=may_lack, needs_labels=labels.labels is None)
+    if found.cases:
+        found = label_scans(path, found=found, labels=labels, classes=classes)
     if not found.cases:
-        name, reason = next(iter(found.left_out.items()))
+        name, reason = next(iter(found.left_out.items()), ("", found.note))
         raise InputError(f"{path}: none of its {len(found.left_out)} cases can be used; the first, {name}: {reason}")
     names = pd.Series([case.id for case in found.cases])
     if names.duplicated().any():
@@ -165,14 +175,16 @@ def cohort_from_volumes(
     n_workers: int | None = None,  # processes; None: one per core
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
     channels: tuple[str, ...] = (),  # those of that model; (): as the modalities are found
+    labels: LabelSettings = OWN_LABELS,
 ) -> Cohort:
     "Return the cohort of slices of all volumes under `path`; prepare those that are not in the store yet."
     path = Path(path)
-    found = volume_cases(path, may_lack=settings.missing_modality == "zero")
+    may_lack = settings.missing_modality == "zero"
+    found = volume_cases(path, may_lack=may_lack, labels=labels, classes=classes)
     classes = order_classes(
         {case.label for case in found.cases}, positive_class=positive_class, source=path, classes=classes
     )
-    absence = absence_in(found, model_channels=channels) if settings.missing_modality == "zero" else NONE_ABSENT
+    absence = absence_in(found, model_channels=channels) if may_lack else NONE_ABSENT
     cases, keys, left_out = [], {}, dict(found.left_out)
     for case in found.cases:
         try:
@@ -183,6 +195,9 @@ def cohort_from_volumes(
         else:
             cases.append(case)
     store = InstanceStore(store_folder)
+    for case in found.unused:  # other runs may use their slices, which stay in the store
+        with suppress(InputError):
+            keys[case.id] = case_key(case, settings, absence)
     if not store.records:
         require_modalities(path, cases=cases[:3], settings=settings)
     make = partial(read_and_cut, read=read_case, settings=settings, absence=absence)

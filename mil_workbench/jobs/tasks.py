@@ -24,7 +24,17 @@ from ..record.spaces import plan_trials
 from ..record.status import State, planned_runs, read_tasks
 
 # %% ../../nbs/jobs/tasks.ipynb #269c0713
-ONE_VALUE = ("patch_pattern", "base", "space", "positive_class", "stain_map")  # a comma is part of such a text
+ONE_VALUE = (  # a comma is part of such a text
+    "patch_pattern",
+    "base",
+    "space",
+    "positive_class",
+    "case_column",
+    "patient_column",
+    "label_column",
+    "label_map",
+    "stain_map",
+)
 
 
 def parse_values(parameter: Parameter, text: str) -> list[Any]:

@@ -73,6 +73,11 @@ def parse_base(text: str, parameters: Mapping[str, Parameter]) -> dict[str, Any]
 ALIKE = (
     "cohort",
     "positive_class",
+    "labels",
+    "case_column",
+    "patient_column",
+    "label_column",
+    "label_map",
     "n_folds",
     "folds",
     "folds_seed",

@@ -8,7 +8,7 @@ __all__ = ['Evaluation', 'start', 'start_with', 'read_environment', 'is_environm
 
 # %% ../../nbs/workflows/evaluate.ipynb #176fe584
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..record.rules import folder_of, plan_run
 from ..record.run_folder import RunFolder, require_no_training_run
 from ..training.settings import choose_device
 from .finished import OpenRun, open_run
-from .run_cases import load_cases
+from .run_cases import label_settings, load_cases
 
 # %% ../../nbs/workflows/evaluate.ipynb #9923f9a7
 @dataclass(frozen=True)
@@ -108,9 +108,17 @@ def describe_model(evaluation: Evaluation) -> dict[str, Any]:
 def load_cohort_for(evaluation: Evaluation) -> Cohort:
     "Return the cohort to be evaluated; raise an `InputError` where its classes are not those of the model."
     cohort_name, run = evaluation.parameters.cohort, evaluation.run
+    labels = asdict(label_settings(evaluation.parameters))
     if cohort_name is None:
+        for name, value in labels.items():
+            if value is not None:
+                raise InputError(
+                    f"{name} {value} has no effect without cohort: the run's own keeps its labels; give cohort too"
+                )
         return load_cases(run.parameters, channels=run.channels)
-    asked = replace(run.parameters, cohort=cohort_name, positive_class=None)
+    if labels["label_map"] is None:
+        labels["label_map"] = run.parameters.label_map
+    asked = replace(run.parameters, cohort=cohort_name, positive_class=None, **labels)
     cohort = load_cases(asked, classes=run.classes, channels=run.channels)
     if cohort.classes != run.classes:
         raise InputError(

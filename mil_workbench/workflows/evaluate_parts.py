@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['spelt', 'readable_cell', 'readable_table', 'Part', 'event_of', 'number_of_bins', 'calibrations', 'calibrate',
-           'subgroup_masks', 'stain_masks', 'finding_size', 'finding_masks', 'bag_size_masks', 'has_finding_on_a_line',
-           'localise']
+           'subgroup_masks', 'note_on_subgroups', 'stain_masks', 'finding_size', 'finding_masks', 'bag_size_masks',
+           'has_finding_on_a_line', 'localise']
 
 # %% ../../nbs/workflows/evaluate_parts.ipynb #2ccf16c0
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..evaluation.localisation import finding_by_position, localisation_table
 from ..evaluation.metrics import Metric
 from ..training.prediction import Predictions
 from .evaluate_cases import Cases
+from .evaluate_columns import few_patients, groups_of_columns
 from .train_scores import displayed_weights
 
 # %% ../../nbs/workflows/evaluate_parts.ipynb #eef3d676
@@ -59,13 +60,16 @@ class Part:
 
     value: Any = None  # pd.DataFrame or Metric; None where there is a reason
     reason: str = ""
+    note: str = ""  # what a reader of the table has to know
 
     def __str__(self) -> str:
         "The score with its interval, or the reason."
         return self.reason or str(self.value)
 
     def show(self) -> pd.DataFrame | Markdown:
-        "Return the table for a person to read, or the reason as text."
+        "Return the table for a person to read, or the reason as text; print the note, if there is one."
+        if self.note:
+            print(self.note)
         return Markdown(self.reason) if self.reason else readable_table(self.value)
 
 # %% ../../nbs/workflows/evaluate_parts.ipynb #da938a82
@@ -115,7 +119,16 @@ def subgroup_masks(cases: Cases) -> dict[str, np.ndarray]:  # name -> (n,) bool
     masks = stain_masks(cases.bags) | finding_masks(cases.bags) | bag_size_masks(cases.bags)
     is_shared = np.array([bag.patient_id in cases.shared for bag in cases.bags])
     masks |= {"patients known from training": is_shared, "other patients": ~is_shared}
+    for groups in groups_of_columns(cases.bags).values():
+        masks |= groups.masks
     return {name: mask for name, mask in masks.items() if mask.any() and not mask.all()}
+
+
+def note_on_subgroups(cases: Cases, masks: Mapping[str, np.ndarray]) -> str:
+    "Return sentences on how further columns make groups, and on groups of `masks` that are too small for an interval."
+    labels, patients = np.array([bag.label for bag in cases.bags]), np.array([bag.patient_id for bag in cases.bags])
+    notes = [groups.note for groups in groups_of_columns(cases.bags).values()]
+    return " ".join(filter(None, [*notes, few_patients(masks, labels=labels, patients=patients)]))
 
 
 def stain_masks(bags: Sequence[Bag]) -> dict[str, np.ndarray]:

@@ -35,6 +35,7 @@ from mil_workbench.workflows.evaluate_parts import (
     calibrations,
     event_of,
     localise,
+    note_on_subgroups,
     number_of_bins,
     spelt,
     subgroup_masks,
@@ -144,7 +145,9 @@ def subgroups_of(cases: Cases, scored: Scored, threshold: float | None) -> Part:
     n_classes = scored.probabilities.shape[1]
     if n_classes > 2:
         return Part(reason=f"The table of subgroups is defined for two classes only, and the model has {n_classes}.")
-    return Part(by_subgroup(scored, threshold=threshold, groups=subgroup_masks(cases)))
+    groups = subgroup_masks(cases)
+    table = by_subgroup(scored, threshold=threshold, groups=groups)
+    return Part(table, note=note_on_subgroups(cases, groups))
 
 # %% ../../nbs/workflows/evaluate_scores.ipynb #26672aae
 def compare_with_record(evaluation: Evaluation, cases: Cases, results: Results) -> str:

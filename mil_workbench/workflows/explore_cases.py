@@ -28,6 +28,7 @@ from ..viewers.selection import SelectorCase
 from ..viewers.slide_sections import SlideCase
 from ..viewers.volume import VolumeScene, attention_of_slices
 from .finished import OpenRun
+from .run_cases import label_settings
 from .train_figures import read_rows
 from .train_scores import displayed_weights
 
@@ -286,7 +287,7 @@ def overlay_case(run: OpenRun, case: str, beside: OpenRun | int | None = None) -
 def volume_scene(run: OpenRun, case: str) -> VolumeScene:
     "Return the scan of `case` with the weight of each slice."
     require_slices(run)
-    bag, scan = run.bag(case), scan_of(run.parameters.cohort, case)
+    bag, scan = run.bag(case), scan_of(run.parameters.cohort, case, labels=label_settings(run.parameters))
     names = tuple(scan.channels)
     channel = names[main_channel(names)]
     volume, (name, weights) = scan.channels[channel], instance_weights(run, case)

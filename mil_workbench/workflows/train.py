@@ -19,6 +19,7 @@ from torch import nn
 
 from ..data.bags import Bag
 from ..data.cohorts import Cohort
+from ..data.label_maps import read_label_map
 from ..data.named_cohorts import NAMED_COHORTS, cohort_kind
 from ..data.splits import Folds, load_folds, make_folds, write_folds
 from ..files import InputError, resolve, write_json
@@ -88,10 +89,11 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
 
 # %% ../../nbs/workflows/train.ipynb #8525b87c
 def require_inputs(values: Mapping[str, Any]) -> None:
-    "Raise an `InputError` for a cohort, folds or weights that do not exist."
+    "Raise an `InputError` for a cohort, labels, folds or weights that do not exist, or a label_map of another form."
     if values["cohort"] not in NAMED_COHORTS and not resolve(values["cohort"]).exists():
         cohort_kind(values["cohort"])
-    for name in ("folds", "encoder_weights", "init", "init_names"):
+    read_label_map(values["label_map"])
+    for name in ("labels", "folds", "encoder_weights", "init", "init_names"):
         value = values[name]
         if value not in (None, "imagenet", "none") and not resolve(value).exists():
             raise InputError(
