@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIL_FILES', 'PHANTOMS', 'NAMED_COHORTS', 'CohortKind', 'cohort_from_mil', 'digit_bags', 'cohort_kind', 'load_named',
-           'load_cohort', 'scan_of']
+           'load_cohort', 'features_have_places', 'has_corners', 'scan_of']
 
 # %% ../../nbs/data/named_cohorts.ipynb #32fdec1d
 from dataclasses import asdict, replace
@@ -22,11 +22,16 @@ from sklearn.model_selection import StratifiedKFold
 from .bags import Bag
 from .bids import is_bids
 from .cohorts import Cohort
+<<<<<<< HEAD
 from .features import is_feature_file
 from .label_columns import OWN_LABELS, LabelSettings, require_own_labels
 from .label_maps import map_classes
 from .labelled_cases import is_manifest
 from .manifests import cohort_from_manifest
+=======
+from .features import is_feature_file, read_features
+from .manifests import cohort_from_manifest, read_manifest
+>>>>>>> 7a3dc29 (The slide viewer shows features on the slide behind them, or as a map of squares)
 from .patch_folders import PATCH_PATTERN
 from .patches import PatchSettings
 from .phantoms import draw_patient, mri_phantom, phantom_patients
@@ -197,6 +202,22 @@ def load_cohort(
         load = partial(cohort_from_manifest, stain_map=stain_map)
     folder = store_folder or resolve("stores") / store_name
     return load(path, folder, positive_class=positive_class, classes=classes, labels=labels)
+
+# %% ../../nbs/data/named_cohorts.ipynb #01fa053e
+def features_have_places(cohort: str) -> bool:
+    "Return whether the first feature file of a cohort that is there has corners, so that it can be looked at."
+    if cohort in NAMED_COHORTS:
+        return False
+    manifest, absent = read_manifest(resolve(cohort))
+    first = next(Path(file) for file in manifest.file if file not in absent)
+    return has_corners(first, first.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=500)
+def has_corners(file: Path, modified_ns: int) -> bool:
+    "Return whether a feature file has two coordinates for each instance."
+    coords = read_features(file).get("coords")
+    return coords is not None and coords.shape[1] == 2
 
 # %% ../../nbs/data/named_cohorts.ipynb #6f8d43ab
 def scan_of(name: str, case: str, labels: LabelSettings = OWN_LABELS) -> Volume:

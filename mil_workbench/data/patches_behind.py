@@ -48,11 +48,11 @@ class SlidesBehind:
         return len(self.store)
 
     def on_slide(self, rows: Tensor) -> tuple[Section, np.ndarray, int] | None:  # (M, 2) int64
-        """Return the slide behind `rows`, all of one file, and on it the corner and the side of each instance, pixels.
+        """Return the slide behind `rows`, and on it the corner of each instance and their side, pixels.
 
-        None if there is no slide behind this file."""
+        None if the rows are of several files, or no slide is behind their file."""
         file = self.store.shards_of(rows[:1])[0]
-        if file not in self.places:
+        if file not in self.places or len(set(self.store.shards_of(rows))) > 1:
             return None
         scale, whole = self.places[file].scale, self.store.rows(file)
         corners = self.corners_of(file)

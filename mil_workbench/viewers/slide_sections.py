@@ -19,7 +19,16 @@ from torch import Tensor
 
 from ..data.bags import Bag, Rows
 from ..data.patches import Patches
+from ..data.patches_behind import SlidesBehind
 from ..files import InputError
+from mil_workbench.viewers.slide_squares import (
+    SQUARE,
+    SquareMap,
+    has_places,
+    picture_behind,
+    plain_squares,
+    square_map,
+)
 from mil_workbench.viewers.slide_tiles import (
     TILE,
     Mosaic,
@@ -82,14 +91,18 @@ def heaviest(groups: Sequence[dict[str, Any]]) -> int:
     return int(np.argmax([group["weight"] for group in groups]))
 
 # %% ../../nbs/viewers/slide_sections.ipynb #7f138a88
-def patches_of(bag: Bag) -> Tensor | Rows:  # (N, 3, side, side)
-    "Return the patches of a bag; raise an `InputError` if its instances are no patches."
-    images = bag.pictures
+def patches_of(bag: Bag) -> Tensor | Rows | None:  # (N, 3, side, side)
+    """Return the patches of a bag, or those behind its features; None where only their places are known.
+
+    Raise an `InputError` if its instances are neither."""
+    images = bag.behind if bag.pictures is None else bag.pictures
+    if images is None and has_places(bag):
+        return None
     if images is None or images.shape[1] != 3 or images.shape[2] != images.shape[3]:
         shape = tuple((bag.instances if images is None else images).shape[1:])
         raise InputError(
             f"case {bag.id}: its instances have the shape {shape} and are no patches of a slide; "
-            "open a cohort that has its images beside its features"
+            "open a cohort that has its images, or their coordinates, beside its features"
         )
     return images
 
@@ -111,9 +124,8 @@ def checked_weights(content: SlideCase) -> np.ndarray:  # (N,) float64
     return weights
 
 # %% ../../nbs/viewers/slide_sections.ipynb #a1049fc6
-def section_reader(bag: Bag, start: int) -> Reader:
-    "Return a function that reads patches of the section whose first patch is `start` of the bag."
-    images = patches_of(bag)
+def section_reader(images: Tensor | Rows, bag: Bag, start: int) -> Reader:
+    "Return a function that reads `images` of the section whose first patch is `start` of the bag."
 
     def read(numbers: np.ndarray) -> np.ndarray:
         rows = torch.from_numpy(numbers.astype(np.int64) + start)
@@ -136,6 +148,10 @@ def section_reader(bag: Bag, start: int) -> Reader:
 def section_picture(bag: Bag, start: int, stop: int) -> Picture:
     "Return the picture of the section that holds the patches from `start` to `stop` of the bag."
     images = patches_of(bag)
+    if images is None:
+        return square_map(bag, start=start, stop=stop, note="No slide is named behind these features.")
+    if isinstance(images, Rows) and isinstance(images.source, SlidesBehind):
+        return picture_behind(bag, source=images.source, start=start, stop=stop)
     if isinstance(images, Rows) and isinstance(images.source, Patches):
         source, rows = images.source, images.rows[start:stop]
         corners, _ = source.corners(rows)
@@ -143,7 +159,7 @@ def section_picture(bag: Bag, start: int, stop: int) -> Picture:
             section = source.sections[source.store.shards_of(rows[:1])[0]]
             return WholeSlide(section, corners=corners, side=int(source.store.read(rows[:1])[0, 3]))
     coords = None if bag.coords is None else bag.coords[start:stop].numpy()
-    return Mosaic(grid_of_patches(coords, n=stop - start, side=images.shape[-1]), section_reader(bag, start))
+    return Mosaic(grid_of_patches(coords, n=stop - start, side=images.shape[-1]), section_reader(images, bag, start))
 
 # %% ../../nbs/viewers/slide_sections.ipynb #7a5d403a
 def edges_between(is_inside: np.ndarray) -> np.ndarray:  # (rows, columns) bool -> (M, 4) int32
@@ -194,11 +210,8 @@ class OpenSection:
     weights: np.ndarray  # (n,) in the case
     labels: np.ndarray | None  # (n,) above 0 where the patch shows the finding
     picture: Picture
-
-    @property
-    def side(self) -> int:
-        "The side of a patch, pixels."
-        return patches_of(self.bag).shape[-1]
+    read: Reader  # of its patches
+    side: int  # of a patch, pixels
 
     def outline(self) -> np.ndarray:  # (M, 4) int32
         "Return the edges around the patches that show the finding, none where that is not known."
@@ -210,7 +223,9 @@ class OpenSection:
     def facts(self) -> dict[str, Any]:
         "Return what the page is sent of the section: arrays as bytes, all else as numbers and text."
         grid, (width, height) = self.picture.grid, self.picture.size
-        read, weights = section_reader(self.bag, self.start), self.weights.astype(np.float32)
+        weights, beside = self.weights.astype(np.float32), []
+        if not isinstance(self.picture, SquareMap):  # squares all look the same
+            beside = highest_and_lowest(self.read, weights=weights, labels=self.labels, side=self.side)
         return {
             "width": width,
             "height": height,
@@ -223,7 +238,7 @@ class OpenSection:
             "cells": grid.cells.tobytes(),  # (rows, columns) int32, the patch in each cell or -1
             "weights": weights.tobytes(),  # (n,) float32
             "outline": self.outline().tobytes(),  # (M, 4) int32
-            "beside": highest_and_lowest(read, weights=weights, labels=self.labels, side=self.side),
+            "beside": beside,
         }
 
     def tile_answer(self, level: int, x: int, y: int) -> tuple[dict[str, Any], bytes]:
@@ -233,10 +248,11 @@ class OpenSection:
 
     def patch_answer(self, number: int) -> tuple[dict[str, Any], bytes]:
         "Return what is known of a patch, and its image (PNG)."
-        images, problems = read_or_grey(section_reader(self.bag, self.start), np.array([number]), side=self.side)
+        images, problems = read_or_grey(self.read, np.array([number]), side=self.side)
         file = io.BytesIO()
         Image.fromarray(images[0].transpose(1, 2, 0)).save(file, "PNG")
-        place = [] if self.bag.coords is None else self.bag.coords[self.start + number].tolist()
+        coords = self.bag.coords
+        place = [] if coords is None else coords[self.start + number].double().round(decimals=3).tolist()
         is_labelled = self.labels is not None and not np.isnan(self.labels[number])
         facts = {
             "place": place if np.isfinite(place).all() else [],
@@ -252,4 +268,9 @@ def open_section(content: SlideCase, start: int, stop: int) -> OpenSection:
     labels = None if bag.instance_labels is None else bag.instance_labels[start:stop].numpy()
     picture = section_picture(bag, start=start, stop=stop)
     weights = np.asarray(content.weights)[start:stop]
-    return OpenSection(bag=bag, start=start, weights=weights, labels=labels, picture=picture)
+    if isinstance(picture, SquareMap):
+        read, side = plain_squares, SQUARE
+    else:
+        images = patches_of(bag)
+        read, side = section_reader(images, bag, start), images.shape[-1]
+    return OpenSection(bag, start=start, weights=weights, labels=labels, picture=picture, read=read, side=side)

@@ -17,7 +17,7 @@ from typing import Any
 
 import ipywidgets as widgets
 
-from ..data.named_cohorts import cohort_kind
+from ..data.named_cohorts import cohort_kind, features_have_places
 from ..files import InputError, project_root, read_json, resolve
 from ..record.rules import WITH_ATTENTION
 from ..record.run_folder import RunFolder
@@ -26,6 +26,7 @@ from ..viewers.overlay import OverlayViewer
 from ..viewers.runs import RunBrowser
 from ..viewers.selector import SelectorViewer
 from ..viewers.slide import SlideViewer
+from ..viewers.slide_squares import has_places
 from ..viewers.viewer import CaseViewer, Controls
 from .explore_cases import epochs_of, overlay_case, selector_case, slide_case, what_is_shown
 from .finished import OpenRun, open_run
@@ -83,12 +84,14 @@ def can_show(kind: str, values: Mapping[str, Any]) -> bool:
     'Return whether a training run with these parameters shows volumes, patches or, for "selector", a selector.'
     if kind == "selector":
         return values.get("model") == "dual_stream" and values.get("members", 1) == 1
-    has_weights = values.get("model") in (*WITH_ATTENTION, *WITH_EVIDENCE)
+    has_weights, cohort = values.get("model") in (*WITH_ATTENTION, *WITH_EVIDENCE), str(values.get("cohort"))
     try:
-        shows = cohort_kind(str(values.get("cohort")))
+        shows = cohort_kind(cohort)
+        if not has_weights or kind == "volumes":
+            return has_weights and shows == "volumes"
+        return shows in ("phantom patches", "slides") or (shows == "features" and features_have_places(cohort))
     except InputError:  # its files are gone
         return False
-    return has_weights and (shows == "volumes" if kind == "volumes" else shows in ("phantom patches", "slides"))
 
 
 def newest_runs(kind: str) -> list[Path]:
@@ -240,8 +243,12 @@ def parts_of_evaluation(folder: Path) -> list[widgets.Widget]:
 # %% ../../nbs/workflows/explore.ipynb #b34e3bab
 def viewers_for(run: OpenRun) -> list[CaseViewer]:
     "Return the viewers that can show the run, fed with its cases."
-    by_kind = {"volumes": [(OverlayViewer, overlay_case)], "features": []}
-    fitting = by_kind.get(what_is_shown(run), [(SlideViewer, slide_case)])
+    kind = what_is_shown(run)
+    fitting: list[tuple[Callable[..., CaseViewer], Callable]] = [(SlideViewer, slide_case)]
+    if kind == "volumes":
+        fitting = [(OverlayViewer, overlay_case)]
+    elif kind == "features" and not any(map(has_places, run.cohort.bags)):
+        fitting = []
     if run.parameters.model == "dual_stream":
         fitting = [*fitting, (SelectorViewer, selector_case)]
     return [viewer(run.cases(), partial(load, run)) for viewer, load in fitting]
@@ -280,6 +287,6 @@ class OpenedRun(Controls, widgets.VBox):
             self.replace(*viewers)
             return
         self.show_message(
-            f"run {name}: its instances are features, and model {run.parameters.model} has no selector; "
-            "there is nothing to look at but its curves above."
+            f"run {name}: its instances are features without coordinates, and model {run.parameters.model} has no "
+            "selector; there is nothing to look at but its curves above."
         )

@@ -26,6 +26,7 @@ from ..training.prediction import opened_attention, predict, read_case_attention
 from ..viewers.overlay import Attention, OverlayCase
 from ..viewers.selection import SelectorCase
 from ..viewers.slide_sections import SlideCase
+from ..viewers.slide_squares import has_places
 from ..viewers.volume import VolumeScene, attention_of_slices
 from .finished import OpenRun
 from .run_cases import label_settings
@@ -304,12 +305,12 @@ def volume_scene(run: OpenRun, case: str) -> VolumeScene:
 # %% ../../nbs/workflows/explore_cases.ipynb #bb05111f
 def slide_case(run: OpenRun, case: str) -> SlideCase:
     "Return the patches of `case` with their weights; raise an `InputError` unless the run's instances are patches."
-    kind = what_is_shown(run)
-    if kind == "features":
+    kind, bag = what_is_shown(run), run.bag(case)
+    if kind == "features" and not has_places(bag):
         raise InputError(
-            f"run {run.name}: its instances are features, there are no images to look at; "
-            "choose a run on patches or slides"
+            f"run {run.name}: the instances of case {case} are features without coordinates, there is nothing to look "
+            "at; choose a run on patches or slides"
         )
     if kind == "volumes":
         raise InputError(f"run {run.name}: its instances are slices of volumes; look at them in the overlay")
-    return SlideCase(run.bag(case), instance_weights(run, case)[1], title=describe_case(run, case))
+    return SlideCase(bag, instance_weights(run, case)[1], title=describe_case(run, case))

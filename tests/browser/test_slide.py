@@ -330,6 +330,84 @@ def test_slide_file_and_its_absence(lab, page):
     assert page.locator(".mil-slide").is_visible() and not sentence.is_visible()
 
 
+FEATURES = """
+import h5py, numpy as np, pandas as pd, torch
+from pathlib import Path
+from mil_workbench.data.features import write_features
+from mil_workbench.data.manifests import cohort_from_manifest
+from mil_workbench.data.patches import PatchSettings
+from mil_workbench.data.phantom_lesions import PhantomSection
+from mil_workbench.data.slides import cohort_from_slides
+from mil_workbench.data.stain_phantoms import write_slides
+from mil_workbench.viewers.slide import SlideViewer
+from mil_workbench.viewers.slide_sections import SlideCase
+
+same = dict(stain="melan", name="match_1", seed=0, number=0)
+few = [PhantomSection("1", "malignant", case_number=0, **same), PhantomSection("2", "benign", case_number=1, **same)]
+of_slides = cohort_from_slides(write_slides("behind", few), "behind-store", PatchSettings(96, 1.0, None))
+rows, rng = [], np.random.default_rng(0)
+for bag, layout in zip(of_slides.bags, ("trident", "clam")):
+    source, file = bag.instances.source, Path(f"behind/{bag.id}.h5")
+    corners, resolution = source.corners(bag.instances.rows)
+    features = rng.normal(size=(len(bag), 8)).astype(np.float16)
+    write_features(file, layout=layout, features=features, corners=corners, patch_size=96, um_per_pixel=1.0,
+                   slide_um_per_pixel=resolution, encoder="resnet18")
+    slide = next(Path("behind").glob(f"{bag.id}_*.tif")).name if bag.id == "1" else ""
+    rows.append((bag.id, bag.id, ("benign", "malignant")[bag.label], file.name, slide))
+columns = ["case_id", "patient_id", "label", "file", "slide"]
+pd.DataFrame(rows, columns=columns).to_csv("behind/features.csv", index=False)
+cohort = cohort_from_manifest("behind/features.csv", "behind-features")
+bags = {bag.id: bag for bag in cohort.bags}
+weights = {case: rng.dirichlet(np.full(len(bag), 0.5)) for case, bag in bags.items()}
+np.savez("behind/known.npz", **{f"weights_{case}": each for case, each in weights.items()},
+         **{f"coords_{case}": bag.coords for case, bag in bags.items()})
+viewer = SlideViewer(list(bags), lambda case: SlideCase(bags[case], weights[case]))
+viewer
+"""
+
+
+def test_features_on_the_slide_behind_them_and_as_squares(lab, page):
+    import openslide
+
+    open_viewer(lab, page, "features", FEATURES)
+    known = np.load(lab.root / "behind" / "known.npz")
+    weights, corners = known["weights_1"], known["coords_1"]  # µm, and pixels: this slide has 1 µm in a pixel
+    with openslide.OpenSlide(next((lab.root / "behind").glob("1_*.tif"))) as slide:
+        source = np.asarray(slide.read_region((0, 0), 0, slide.dimensions).convert("RGB")).astype(float)
+    size = source.shape[1::-1]
+    number = int(np.argmax(weights))
+    x, y = on_screen(page, size, tuple(corners[number] + 48))
+    page.locator(".mil-slide").click(position={"x": x - 1, "y": y - 1})
+    facts = opened_patch(page, number, len(weights))
+    assert float(facts["weight in its section"]) == pytest.approx(weights[number], rel=1e-3)
+    left, top = corners[number].astype(int)
+    shown = np.asarray(Image.open(io.BytesIO(page.locator(".mil-patch img").screenshot())).convert("RGB")).astype(float)
+    cut = source[top : top + 96, left : left + 96]
+    np.testing.assert_allclose(shown.mean((0, 1)), cut.mean((0, 1)), atol=3)
+    half = shown.shape[0] // 2
+    np.testing.assert_allclose(shown[:half].mean((0, 1)), cut[:48].mean((0, 1)), atol=3)
+    set_slider(page, "opacity", 1)
+    colour = 255 * np.array(mpl.colormaps["viridis"](1.0)[:3])
+    np.testing.assert_allclose(look(page)[round(y), round(x)], colour, atol=2)
+
+    page.get_by_label("next case").click()
+    page.locator(".mil-note", has_text="No slide is named behind these features.").wait_for()
+    settle(page)
+    weights, corners = known["weights_2"], known["coords_2"]
+    places = ((corners - corners.min(0)) / 96).round().astype(int)
+    size = tuple((16 * (places.max(0) + 1)).tolist())
+    seen = look(page)
+    for number in np.argsort(-weights)[[0, 3, 10, -1]].tolist():
+        x, y = on_screen(page, size, tuple(16 * places[number] + 8))
+        expected = 255 * np.array(mpl.colormaps["viridis"](weights[number] / weights.max())[:3])
+        np.testing.assert_allclose(seen[round(y), round(x)], expected, atol=4)
+    x, y = on_screen(page, size, tuple(16 * places[7] + 8))
+    page.locator(".mil-slide").click(position={"x": x - 1, "y": y - 1})
+    facts = opened_patch(page, 7, len(weights))
+    assert float(facts["weight in the case"]) == pytest.approx(weights[7], rel=1e-3)
+    assert page.locator(".mil-montage button").count() == 0
+
+
 def percentiles(times: list[float]) -> dict[str, float]:
     return {
         "median": round(float(np.median(times)), 1),
