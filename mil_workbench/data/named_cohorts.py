@@ -22,16 +22,11 @@ from sklearn.model_selection import StratifiedKFold
 from .bags import Bag
 from .bids import is_bids
 from .cohorts import Cohort
-<<<<<<< HEAD
-from .features import is_feature_file
+from .features import is_feature_file, read_features
 from .label_columns import OWN_LABELS, LabelSettings, require_own_labels
 from .label_maps import map_classes
 from .labelled_cases import is_manifest
-from .manifests import cohort_from_manifest
-=======
-from .features import is_feature_file, read_features
 from .manifests import cohort_from_manifest, read_manifest
->>>>>>> 7a3dc29 (The slide viewer shows features on the slide behind them, or as a map of squares)
 from .patch_folders import PATCH_PATTERN
 from .patches import PatchSettings
 from .phantoms import draw_patient, mri_phantom, phantom_patients
