@@ -54,11 +54,9 @@ class OpenRun:
     def encode(self, cohort: Cohort, device: str) -> Cohort:
         "Return `cohort` with the features that the run's frozen encoder makes, or as it is where there is none."
         encoder = frozen_encoder(cohort, self.parameters)
-        if encoder is None:
-            return cohort
-        if self.frozen_encoder is not None:
+        if encoder is not None and self.frozen_encoder is not None:
             require_same_encoder(self.folder, recorded=self.frozen_encoder, found=describe_encoder(encoder))
-        return encode_with(cohort, encoder, device=device)
+        return cohort if encoder is None else encode_with(cohort, encoder, device=device)
 
     @cached_property
     def model(self) -> nn.Module:
