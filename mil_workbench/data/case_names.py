@@ -22,8 +22,9 @@ def plain_case(name: str) -> str:
 
 # %% ../../nbs/data/case_names.ipynb #5199101e
 def plain_form(name: str) -> str:
-    "Return the plain name of a case that is written `Case 12`, `case-12` or `case_012`."
-    return plain_case(re.sub(r"^case[\s_-]*(?=\d)", "", name, flags=re.IGNORECASE))
+    "Return the plain name of a case that is written `Case 12`, `case-12`, `case_012`, `sub-12` or `12.0`."
+    bare = re.sub(r"^(case|sub)[\s_-]*(?=\d)", "", name, flags=re.IGNORECASE)
+    return plain_case(re.sub(r"^(\d+)\.0+$", r"\1", bare))
 
 
 def match_cases(names: Iterable[str], case_ids: Collection[str]) -> dict[str, str]:  # name -> case

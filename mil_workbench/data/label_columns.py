@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .case_columns import ABOUT_FILES
 from .case_names import match_cases
 from .tables import MISSING, PATIENTS
 from ..files import InputError, resolve
@@ -153,7 +154,7 @@ def find_roles(
         places = [place for place in places_called(header, role) if place in free]
         if role == "case_id" and len(places) != 1:
             places = places_with_cases(rows, case_ids=case_ids, among=places or free) or places
-        if role == "label" and not places and len(free) == 1:
+        if role == "label" and not places and len(free) == 1 and usual_spelling(header[free[0]]) not in ABOUT_FILES:
             places = free
         if len(places) > 1 or not places and role != "patient_id":
             which = " and ".join(header[place] for place in places)
