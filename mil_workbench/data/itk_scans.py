@@ -81,7 +81,7 @@ def require_plausible(path: Path, reader: sitk.ImageFileReader, files: list[Path
     Raise a `PassingError` if there is not enough free memory."""
     size, kind = reader.GetSize(), sitk.GetPixelIDValueAsString(reader.GetPixelID())
     shape = " × ".join(map(str, size))
-    if len(size) not in (3, 4) or "complex" in kind or "label" in kind:
+    if len(size) not in (3, 4) or min(size) < 1 or "complex" in kind or "label" in kind:
         raise InputError(
             f"{path}: holds {shape} voxels of {kind}; a volume needs three axes and integer or real voxels"
         )
@@ -114,19 +114,20 @@ def affine_of(reader: sitk.ImageFileReader) -> np.ndarray:  # (4, 4)
 
 
 def plain_reason(error: Exception) -> str:
-    "Return the last line of an error of ITK, which says what was wrong."
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"^(sitk::|ITK )?ERROR: (\w+\(0x\w+\): )?", "", lines[-1]) if lines else type(error).__name__
+    "Return what an error of ITK says was wrong, in one line: what follows ERROR, or its last line if that is long."
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = re.sub(r"^.*?ERROR: (\w+\(0x\w+\): )?", "", " ".join(lines))
+    return reason if len(reason) < 150 else lines[-1]
 
 
 def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:  # (X, Y, Z) or (X, Y, Z, V), (4, 4)
     "Read the MetaImage or NRRD file at `path`; raise an `InputError` that says why it cannot be read."
     if not path.is_file():
         raise InputError(f"{path}: no such file")
-    if not header_of(path):
+    is_nrrd, header = kind_of(path) == "NRRD", header_of(path)
+    if not header or header.startswith(b"NRRD") != is_nrrd:
         raise InputError(f"{path}: does not begin like a {kind_of(path)} file; copy or convert it again")
     files = detached_files(path)
-    is_nrrd = path.suffix.lower() in (".nrrd", ".nhdr")
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if is_nrrd else "MetaImageIO")
     reader.SetFileName(str(path))
