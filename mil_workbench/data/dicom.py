@@ -181,7 +181,7 @@ def require_plausible(paths: Sequence[Path], headers: Sequence[FileDataset]) -> 
             "are free; start again with more memory"
         )
 
-
+# %% ../../nbs/data/dicom.ipynb #6f525e8d
 def in_order(folder: Path) -> tuple[list[Path], np.ndarray]:  # (4, 4)
     """Return the slices of the series in `folder` in order, and the affine from (column, row, slice) to RAS in mm.
 
