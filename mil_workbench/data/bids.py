@@ -212,7 +212,7 @@ def images_by_session(folder: Path) -> tuple[dict[str, list[Image]], dict[str, s
         raise InputError(f"{folder}: holds no sub-*/anat/*.nii.gz or sub-*/ses-*/anat/*.nii.gz that can be used")
     return sessions, left_out, ignored
 
-
+# %% ../../nbs/data/bids.ipynb #4738b266
 def bids_cases(
     folder: str | Path,
     may_lack: bool = False,  # modalities

@@ -59,7 +59,7 @@ def dicom_files(folder: Path) -> list[Path]:
         )
     raise InputError(f"{folder}: is a folder without a DICOM file; name a file, or the folder of one series")
 
-
+# %% ../../nbs/data/dicom.ipynb #5ce5955e
 def read_header(path: Path) -> FileDataset:
     "Read the header of a DICOM file; raise an `InputError` if it is not that of one slice of a volume."
     try:
