@@ -87,7 +87,11 @@ class MappedLabels:
 
 
 def require_all_named(
-    labels: Mapping[str, str], meanings: Mapping[str, str], source: str | Path, is_judged: bool
+    labels: Mapping[str, str],
+    meanings: Mapping[str, str],
+    source: str | Path,
+    is_judged: bool,
+    elsewhere: Collection[str] = (),  # classes of cases that are in the table and have no files
 ) -> None:
     "Raise an `InputError` if a class of `labels` has no meaning, or, unless `is_judged`, a meaning has no class."
     counts = Counter(labels.values())
@@ -99,7 +103,7 @@ def require_all_named(
             f"{source}: label_map does not name class {unnamed[0]}; {name}={name} keeps it, {name}=- leaves its cases "
             f"out; there are {there_are}"
         )
-    absent = [name for name in meanings if name not in counts]
+    absent = [name for name in meanings if name not in counts and name not in elsewhere]
     if absent and not is_judged:
         raise InputError(
             f"{source}: label_map names class {absent[0]}, which no case has; take it out; there are {there_are}"
@@ -111,12 +115,13 @@ def map_labels(
     meanings: Mapping[str, str],  # as `read_label_map` returns them; empty: classes stay as they are
     source: str | Path,  # of the labels, for messages
     classes: Collection[str] | None = None,  # of a model that is to judge the cases
+    elsewhere: Collection[str] = (),  # classes of cases that are in the table and have no files
 ) -> MappedLabels:
     "Return the labels that `meanings` make of `labels`; raise an `InputError` for a class that they do not name."
     if not meanings:
         return MappedLabels(dict(labels), dropped={})
     meanings = {name: name for name in classes or ()} | dict(meanings)
-    require_all_named(labels, meanings=meanings, source=source, is_judged=classes is not None)
+    require_all_named(labels, meanings=meanings, source=source, is_judged=classes is not None, elsewhere=elsewhere)
     dropped: dict[str, list[str]] = {}
     for case, name in labels.items():
         if meanings[name] == LEFT_OUT:

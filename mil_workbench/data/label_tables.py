@@ -40,6 +40,7 @@ class LabelTable:
     patients_named_in: str | None = None  # the table with the patients, if it is another
     without_files: tuple[str, ...] = ()  # cases of the table, as it writes them
     without_label: dict[str, int] = field(default_factory=dict)  # case -> line
+    labels_without_files: frozenset[str] = frozenset()  # of cases that have no files
 
     @property
     def diagnoses(self) -> dict[str, Diagnosis]:
@@ -122,8 +123,12 @@ def read_label_table(settings: LabelSettings, case_ids: Collection[str]) -> Labe
     case_of = match_cases(table.case_id.unique(), case_ids)
     require_known_cases(path, written=list(table.case_id), case_ids=case_ids, matched=case_of)
     without_files = tuple(name for name in table.case_id.unique() if name not in case_of)
-    table = table[table.case_id.isin(case_of)].assign(case_id=lambda rows: rows.case_id.map(case_of))
-    return replace(labelled_rows(settings, table), without_files=without_files)
+    has_files = table.case_id.isin(case_of)
+    labels_without_files = frozenset(table.label[~has_files])
+    table = table[has_files].assign(case_id=lambda rows: rows.case_id.map(case_of))
+    return replace(
+        labelled_rows(settings, table), without_files=without_files, labels_without_files=labels_without_files
+    )
 
 
 def labelled_rows(settings: LabelSettings, table: pd.DataFrame) -> LabelTable:

@@ -71,7 +71,13 @@ def label_cases(
 ) -> LabelledCases:
     "Return the cases of `table` with the classes that `label_map` makes of theirs, and with their further columns."
     labels = {case: diagnosis.label for case, diagnosis in table.diagnoses.items()}
-    mapped = map_labels(labels, read_label_map(settings.label_map), source=source, classes=classes)
+    mapped = map_labels(
+        labels,
+        read_label_map(settings.label_map),
+        source=source,
+        classes=classes,
+        elsewhere=table.labels_without_files,
+    )
     return LabelledCases(
         diagnoses={case: table.diagnoses[case]._replace(label=label) for case, label in mapped.kept.items()},
         table=table,
