@@ -17,7 +17,7 @@ import pandas as pd
 from sklearn.model_selection import StratifiedGroupKFold
 
 from .cohorts import Cohort
-from .tables import MISSING, TABLES, read_rows, require_one_spelling
+from .tables import MISSING, TABLES, has_columns, read_rows, require_one_spelling
 from ..files import InputError, hash_value, read_json, write_json
 
 # %% ../../nbs/data/splits.ipynb #8f14f220
@@ -228,7 +228,7 @@ def without_zeros(patient: str) -> str:
 
 def fold_of_patient(path: Path) -> dict[str, int]:  # patient -> fold
     "Read a CSV file of patient_id and fold; raise an `InputError` if it is not one, or a patient is in two folds."
-    table = read_rows(path)
+    table = read_rows(path, has_columns("patient_id", "fold"))
     if not {"patient_id", "fold"} <= set(table):
         raise InputError(f"{path}: a table of folds has the columns patient_id and fold, not {', '.join(table)}")
     for line in table.index[table.patient_id.isin(MISSING)]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..data.bags import Bag
-from ..data.tables import spelling_key
+from ..data.tables import MISSING, spelling_key
 from ..evaluation.metrics import FEWEST_PATIENTS
 
 # %% ../../nbs/workflows/evaluate_columns.ipynb #2b5c574c
@@ -72,7 +72,8 @@ def column_groups(name: str, texts: Sequence[str]) -> ColumnGroups:
 def groups_of_columns(bags: Sequence[Bag]) -> dict[str, ColumnGroups]:  # column -> its groups
     "Return the groups that each further column of the cases makes."
     columns = dict.fromkeys(name for bag in bags for name in bag.columns)
-    return {name: column_groups(name, [bag.columns.get(name, "") for bag in bags]) for name in columns}
+    texts = {name: [bag.columns.get(name, "") for bag in bags] for name in columns}
+    return {name: column_groups(name, ["" if text in MISSING else text for text in texts[name]]) for name in columns}
 
 
 def few_patients(masks: Mapping[str, np.ndarray], labels: np.ndarray, patients: np.ndarray) -> str:
