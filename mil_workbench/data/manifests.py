@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['read_manifest', 'sort_sections', 'name_stains', 'other_width', 'fill_store', 'report_files', 'join_beside',
-           'feature_bag', 'cohort_from_manifest']
+           'feature_bag', 'files_without_label', 'bags_of_files', 'cohort_from_manifest']
 
 # %% ../../nbs/data/manifests.ipynb #9b0d0d5b
 import os
@@ -208,6 +208,35 @@ def feature_bag(
     )
 
 # %% ../../nbs/data/manifests.ipynb #50196bcf
+def files_without_label(manifest: pd.DataFrame, found: LabelledCases) -> dict[str, str]:  # file -> why
+    "Return the files of the `manifest` whose cases have no label."
+    return {file: reason for file, case in zip(manifest.file, manifest.case_id) if (reason := found.why_without(case))}
+
+
+def bags_of_files(
+    usable: pd.DataFrame,  # rows of the manifest whose features are in the store
+    store: InstanceStore,
+    classes: tuple[str, ...],
+    diagnoses: Mapping[str, Diagnosis],
+    places: Mapping[str, FilePlaces],
+) -> tuple[list[Bag], dict[str, str]]:
+    "Return the bags of all cases, and why files are left out that do not fit the others of their case."
+    is_nested = "stain" in usable or "section" in usable
+    behind, bags, left_out = SlidesBehind(store, places), [], {}
+    for case_id, rows in usable.groupby("case_id", sort=False):
+        if is_nested:
+            rows = sort_sections(rows)
+        try:
+            beside = join_beside(case_id, rows, store=store, places=places)
+        except InputError as error:
+            left_out |= dict.fromkeys(rows.file, str(error))
+            continue
+        if any(file in behind.places for file in rows.file):
+            beside["behind"] = Rows(behind, torch.cat([store.rows(file) for file in rows.file]))
+        bags.append(feature_bag(case_id, rows, store=store, classes=classes, diagnosis=diagnoses[case_id], **beside))
+    return bags, left_out
+
+# %% ../../nbs/data/manifests.ipynb #158b8d7b
 def cohort_from_manifest(
     path: str | Path,  # of the CSV file
     store_folder: str | Path,  # where checked instances are kept
@@ -222,27 +251,17 @@ def cohort_from_manifest(
     named = name_stains(manifest, stain_map=stain_map, path=path, is_judged=classes is not None, used=found.diagnoses)
     present = {found.diagnoses[case].label for case in named.case_id}
     classes = order_classes(present, positive_class=positive_class, source=path, classes=classes)
-    is_nested = "stain" in manifest or "section" in manifest
     store = InstanceStore(store_folder)
-    unlabelled = {
-        file: reason for file, case in zip(manifest.file, manifest.case_id) if (reason := found.why_without(case))
-    }
     there = manifest[~manifest.file.isin(absent)]
-    left_out = unlabelled | absent | fill_store(there, store=store, name=path.name, used=found.diagnoses)
-    places, remarks = place_files(named[~named.file.isin(left_out)], path=path, store=store)
-    behind, bags = SlidesBehind(store, places), []
-    for case_id, rows in named[~named.file.isin(left_out)].groupby("case_id", sort=False):
-        if is_nested:
-            rows = sort_sections(rows)
-        try:
-            beside = join_beside(case_id, rows, store=store, places=places)
-        except InputError as error:
-            left_out |= dict.fromkeys(rows.file, str(error))
-            continue
-        if any(file in behind.places for file in rows.file):
-            beside["behind"] = Rows(behind, torch.cat([store.rows(file) for file in rows.file]))
-        diagnosis = found.diagnoses[case_id]
-        bags.append(feature_bag(case_id, rows, store=store, classes=classes, diagnosis=diagnosis, **beside))
+    left_out = (
+        files_without_label(manifest, found)
+        | absent
+        | fill_store(there, store=store, name=path.name, used=found.diagnoses)
+    )
+    usable = named[~named.file.isin(left_out)]
+    places, remarks = place_files(usable, path=path, store=store)
+    bags, unfit = bags_of_files(usable, store=store, classes=classes, diagnoses=found.diagnoses, places=places)
+    left_out |= unfit
     notes = [report_files(left_out, manifest), found.note, report_places(bags, places, remarks)]
     note = " ".join(filter(None, notes))
     if not bags:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_UM_PER_PIXEL', 'MOST_UM_PER_PIXEL', 'Section', 'Omission', 'Listing', 'sort_by_name', 'unopened', 'files_below',
-           'read_resolution', 'section_in_row', 'sections_in_manifest', 'rename_stains']
+           'read_resolution', 'section_in_row', 'listing_of', 'sections_in_manifest', 'rename_stains']
 
 # %% ../../nbs/data/sections.ipynb #dcbd65d3
 import os
@@ -148,6 +148,24 @@ def section_in_row(
     return section, left_out
 
 # %% ../../nbs/data/sections.ipynb #1643066d
+def listing_of(path: Path, sections: list[Section], left_out: list[Omission], found: LabelledCases) -> Listing:
+    "Return the `sections` of the manifest at `path` as a `Listing`; raise an `InputError` if none can be used."
+    if not sections:
+        raise InputError(
+            f"{path}: {left_out[0].name}: {left_out[0].reason}; none of its files can be used, and paths are relative "
+            "to the manifest"
+        )
+    used = [section for section in sections if section.case_id in found.diagnoses]
+    if not used:
+        raise InputError(f"{path}: none of its cases that have files is left: {found.note}")
+    return Listing(
+        sort_by_name(used),
+        left_out=left_out,
+        unused=[section for section in sections if section.case_id not in found.diagnoses],
+        found=found,
+    )
+
+
 def sections_in_manifest(
     path: str | Path,
     labels: LabelSettings = OWN_LABELS,
@@ -186,20 +204,7 @@ def sections_in_manifest(
                 "column section"
             )
         sections[section.id] = section
-    if not sections:
-        raise InputError(
-            f"{path}: {left_out[0].name}: {left_out[0].reason}; none of its files can be used, and paths are relative "
-            "to the manifest"
-        )
-    used = [section for section in sections.values() if section.case_id in found.diagnoses]
-    if not used:
-        raise InputError(f"{path}: none of its cases that have files is left: {found.note}")
-    return Listing(
-        sort_by_name(used),
-        left_out=left_out,
-        unused=[section for section in sections.values() if section.case_id not in found.diagnoses],
-        found=found,
-    )
+    return listing_of(path, sections=list(sections.values()), left_out=left_out, found=found)
 
 # %% ../../nbs/data/sections.ipynb #1d7be052
 def rename_stains(listing: Listing, meanings: Mapping[str, str]) -> Listing:

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['find_cases', 'volume_cases', 'slice_bag', 'cases_by_note', 'cohort_of_slices', 'scan_key', 'case_key',
-           'require_modalities', 'read_and_cut', 'cohort_from_volumes']
+           'require_modalities', 'read_and_cut', 'keys_of', 'cohort_from_volumes']
 
 # %% ../../nbs/data/volumes.ipynb #efcd1055
 import os
 import stat
-from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -184,6 +183,20 @@ def read_and_cut(
     return absence.fill(slices_of(volume, settings), names=tuple(volume.channels))
 
 # %% ../../nbs/data/volumes.ipynb #314cb81d
+def keys_of(
+    cases: Sequence[VolumeCase], settings: SliceSettings, absence: Absence
+) -> tuple[dict[str, dict], dict[str, str]]:  # by case each
+    "Return what the slices of each of `cases` depend on, and why that cannot be said of others."
+    keys, left_out = {}, {}
+    for case in cases:
+        try:
+            absence.require_known(case)
+            keys[case.id] = case_key(case, settings, absence)
+        except InputError as error:
+            left_out[case.id] = str(error)
+    return keys, left_out
+
+
 def cohort_from_volumes(
     path: str | Path,  # of a manifest, a BIDS dataset or a BraTS-like folder
     store_folder: str | Path,
@@ -202,19 +215,10 @@ def cohort_from_volumes(
         {case.label for case in found.cases}, positive_class=positive_class, source=path, classes=classes
     )
     absence = absence_in(found, model_channels=channels) if may_lack else NONE_ABSENT
-    cases, keys, left_out = [], {}, dict(found.left_out)
-    for case in found.cases:
-        try:
-            absence.require_known(case)
-            keys[case.id] = case_key(case, settings, absence)
-        except InputError as error:
-            left_out[case.id] = str(error)
-        else:
-            cases.append(case)
+    keys, unreadable = keys_of(found.cases, settings=settings, absence=absence)
+    cases, left_out = [case for case in found.cases if case.id in keys], found.left_out | unreadable
+    keys |= keys_of(found.unused, settings=settings, absence=absence)[0]  # other runs may use these, so they stay
     store = InstanceStore(store_folder)
-    for case in found.unused:  # other runs may use their slices, which stay in the store
-        with suppress(InputError):
-            keys[case.id] = case_key(case, settings, absence)
     if not store.records:
         require_modalities(path, cases=cases[:3], settings=settings)
     make = partial(read_and_cut, read=read_case, settings=settings, absence=absence)
