@@ -38,19 +38,14 @@ class CriticalInstanceSelector(nn.Module):
         super().__init__()
         self.mode, self.squash, self.top_k = mode, scores == "sigmoid", top_k
         self.scorer = nn.Linear(hidden_features, n_scores)
-        self.level(self.scorer)
+        if mode in ("soft", "straight_through"):
+            nn.init.zeros_(self.scorer.weight)  # all instances weigh the same at first
         self.register_buffer("temperature", torch.ones(()))
 
-    def level(self, last: nn.Linear) -> None:
-        "Let all instances weigh the same at first, where any of them can be selected."
-        if self.mode in ("soft", "straight_through"):
-            nn.init.zeros_(last.weight)
-
     def deepen(self, layers: int, hidden_features: int, dropout: float) -> None:
-        "Score by a network of `layers` linear layers with ReLU and Dropout between them."
+        "Score by a network of `layers` linear layers, with ReLU and Dropout between them, that begins at random."
         sizes = self.scorer.in_features, self.scorer.out_features
         self.scorer = multilayer(*sizes, layers, dropout=dropout, hidden_features=hidden_features)
-        self.level(self.scorer[-1])
 
     def forward(self, embedded: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.scorer(embedded)
