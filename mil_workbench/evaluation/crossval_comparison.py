@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from .crossval import Pooled, mean_over_folds
+from .crossval import FIXED, Pooled, division_of, mean_over_folds, of_each_fold
 from .metrics import FEWEST_PATIENTS, auroc, patient_weights, weights_by_score
 
 # %% ../../nbs/evaluation/crossval_comparison.ipynb #d3de62ba
@@ -23,7 +23,7 @@ def drawn_aurocs(group: Pooled, cases: pd.DataFrame, n_draws: int) -> np.ndarray
     `cases` has the columns case_id, patient_id and label. The draws depend on the cases alone, so that they are the
     same for every group. Where a draw has cases of one class only, its AUROC is NaN.
     """
-    everyone = np.ones((1, len(cases)))
+    group, everyone = group.by_case, np.ones((1, len(cases)))
     drawn = patient_weights(cases.label.to_numpy(), cases.patient_id.to_numpy(str), n_draws=n_draws, seed=0)
     weights = np.concatenate([everyone, drawn])
     is_common = group.table.case_id.isin(cases.case_id).to_numpy()
@@ -123,6 +123,7 @@ def summarise(groups: dict[str, Pooled], differences: pd.DataFrame, yardsticks: 
             "cases": group.table.case_id.nunique(),
             "pooled": pooled | {"intervals": intervals},
             "mean_over_folds": {"auroc": mean, "between_seeds": spread},
+            **({"of_each_fold": of_each_fold(group)} if division_of(group.table) == FIXED else {}),
         }
     return {"groups": scores, "differences": as_records(differences), "yardsticks": as_records(yardsticks)}
 

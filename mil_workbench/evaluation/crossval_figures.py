@@ -79,7 +79,8 @@ def draw_roc(axis: Axes, group: Pooled, c: int) -> None:
             false_rate, true_rate, _ = roc_curve(is_class[rows], scores[rows])
             axis.plot(false_rate, true_rate, color="tab:grey" if has_two_classes else f"C{c}", **thin)
     if is_class.any() and not is_class.all():
-        false_rate, true_rate, _ = roc_curve(is_class, scores)
+        whole = group.by_case
+        false_rate, true_rate, _ = roc_curve(whole.labels == c, whole.probabilities[:, c])
         label = "all folds" if has_two_classes else plain_text(group.classes[c], NAME)
         axis.plot(false_rate, true_rate, color="C0" if has_two_classes else f"C{c}", linewidth=2, label=label)
 

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['OF_THE_REPORT', 'HARD_SELECTION', 'SOFT_SELECTION', 'PRESETS', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY',
            'SELECTOR_ONLY', 'WITH_ATTENTION', 'ATTENDING', 'LAYER_OPTIONS', 'OWN_OPTIONS', 'MODEL_NAMES',
-           'complete_values', 'shorten_warmup', 'require_folder_names', 'is_plain', 'require_model', 'unused_by_model',
-           'check', 'require_possible', 'require_effect', 'default_run_name', 'folder_of', 'plan_run']
+           'USELESS_FOR_FOLDS', 'complete_values', 'shorten_warmup', 'require_folder_names', 'is_plain',
+           'require_model', 'unused_by_model', 'check', 'require_possible', 'useless_for_folds', 'require_effect',
+           'default_run_name', 'folder_of', 'plan_run']
 
 # %% ../../nbs/record/rules.ipynb #f3cce213
 import difflib
@@ -192,7 +193,8 @@ def check(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
 def require_possible(values: Mapping[str, Any]) -> None:
     "Raise an `InputError` for folds and epochs that there are not."
     epochs, min_epochs, warmup_epochs = (values[name] for name in ("epochs", "min_epochs", "warmup_epochs"))
-    if values["folds"] is None and values["fold"] >= values["n_folds"]:
+    is_counted_later = values["folds"] is not None or (values["group_by"] and values["grouping"] == "hold_out")
+    if not is_counted_later and values["fold"] >= values["n_folds"]:
         last = values["n_folds"] - 1
         raise InputError(f"fold {values['fold']} is out of range: n_folds {values['n_folds']} gives folds 0 to {last}")
     if min_epochs > epochs:
@@ -221,6 +223,24 @@ def require_possible(values: Mapping[str, Any]) -> None:
         )
 
 # %% ../../nbs/record/rules.ipynb #a9d3e5f7
+USELESS_FOR_FOLDS = {
+    "grouping": "without group_by",
+    "n_folds": "with grouping hold_out, which makes as many folds as group_by has values",
+    "group_by": "beside folds, which are divided already",
+}
+
+
+def useless_for_folds(values: Mapping[str, Any], set_names: set[str]) -> list[str]:
+    "Return which of the parameters that were set have no effect on how cases are divided."
+    is_grouped, are_given = values["group_by"] is not None, values["folds"] is not None
+    is_useless = {
+        "grouping": not is_grouped,
+        "n_folds": is_grouped and values["grouping"] == "hold_out",
+        "group_by": are_given,
+    }
+    return [name for name in is_useless if name in set_names and is_useless[name]]
+
+
 def require_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     "Raise an `InputError` for a parameter that differs from its default and has no effect beside the others."
     set_names = {name for name, value in values.items() if value != defaults[name]}
@@ -228,6 +248,8 @@ def require_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         raise InputError(
             f"{name} {values[name]} has no effect on model {values['model']}: leave it out, or choose another model"
         )
+    for name in useless_for_folds(values, set_names):
+        raise InputError(f"{name} {values[name]} has no effect {USELESS_FOR_FOLDS[name]}: leave it out")
     if "sampling_strategy" in set_names and values["bag_size"] is None:
         raise InputError(
             f"sampling_strategy {values['sampling_strategy']} has no effect while all instances are taken: "

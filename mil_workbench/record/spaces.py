@@ -81,6 +81,8 @@ ALIKE = (
     "n_folds",
     "folds",
     "folds_seed",
+    "group_by",
+    "grouping",
     "protocol",
     "seed",
     "epochs",

@@ -15,7 +15,8 @@ import pandas as pd
 
 from ..data.bags import Bag
 from ..data.cohorts import Cohort
-from ..data.splits import load_folds, read_folds
+from ..data.fixed_splits import load_folds
+from ..data.splits import read_folds
 from ..evaluation.metrics import FEWEST_PATIENTS
 from ..files import InputError, resolve
 from ..record.run_folder import begin_anew
