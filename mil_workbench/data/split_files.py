@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'OTHER_NAMES', 'YES', 'MARKS', 'NAME_COLUMNS', 'PART_COLUMNS', 'NAMED_BY', 'ENDINGS', 'Name', 'Split',
-           'part_named', 'parts_among', 'number_folds', 'fold_in_arrays', 'read_split_table', 'fold_in_columns',
-           'column_among', 'split_in_rows', 'split_in_table', 'entry_name', 'names_in_lists', 'folds_of_entries',
-           'split_in_json', 'split_in_file', 'files_of_folds', 'read_split', 'is_folds_file', 'count_folds']
+           'part_named', 'parts_among', 'number_folds', 'fold_in_arrays', 'may_be_split', 'read_split_table',
+           'fold_in_columns', 'column_among', 'split_in_rows', 'split_in_table', 'entry_name', 'names_in_lists',
+           'folds_of_entries', 'split_in_json', 'split_in_file', 'files_of_folds', 'read_split', 'is_folds_file',
+           'count_folds']
 
 # %% ../../nbs/data/split_files.ipynb #dd899006
 import re
@@ -98,9 +99,14 @@ def fold_in_arrays(path: Path) -> dict[str, list[Name]]:
     }
 
 
+def may_be_split(rows: list[list[str]]) -> bool:
+    "Return whether the sheet of a workbook with these `rows` has a column of folds, or of training cases."
+    return any(part_named(cell) == "train" or cell.strip().casefold() in ("fold", *PART_COLUMNS) for cell in rows[0])
+
+
 def read_split_table(path: Path) -> pd.DataFrame:
     "Read the table at `path` as `read_rows` does; a first column without a name, as pandas writes, is called index."
-    _, rows = read_cells(path)
+    _, rows = read_cells(path, fits=may_be_split)
     if not rows[0][1][0]:
         rows[0] = (rows[0][0], ["index", *rows[0][1][1:]])
     return table_of_cells(path, rows)
