@@ -20,7 +20,7 @@ import SimpleITK as sitk
 from pydicom.dataset import FileDataset
 from pydicom.errors import InvalidDicomError
 
-from .itk_scans import LPS_TO_RAS, plain_reason
+from .itk_scans import LPS_TO_RAS, plain_reason, same_locale
 from .nifti import MOST_UNPACKED
 from .prepare import PassingError
 from .scan_formats import is_dicom
@@ -212,7 +212,8 @@ def read_pixels(path: Path) -> np.ndarray:  # (rows, columns)
     reader.SetImageIO("GDCMImageIO")
     reader.SetFileName(str(path))
     try:
-        pixels = sitk.GetArrayFromImage(reader.Execute())
+        with same_locale():
+            pixels = sitk.GetArrayFromImage(reader.Execute())
     except RuntimeError as error:
         meta = getattr(pydicom.dcmread(path, stop_before_pixels=True, force=True), "file_meta", None)
         syntax = meta.get("TransferSyntaxUID") if meta else None

@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['LONGEST_HEADER', 'DATA_LINE', 'LPS_TO_RAS', 'header_of', 'detached_files', 'says', 'require_whole',
-           'require_plausible', 'affine_of', 'plain_reason', 'read_itk']
+           'require_plausible', 'affine_of', 'same_locale', 'plain_reason', 'read_itk']
 
 # %% ../../nbs/data/itk_scans.ipynb #240068b1
+import locale
 import math
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +116,17 @@ def affine_of(reader: sitk.ImageFileReader) -> np.ndarray:  # (4, 4)
     return LPS_TO_RAS @ affine
 
 
+@contextmanager
+def same_locale() -> Iterator[None]:
+    "Put back the locale that ITK may change, and with it the encoding in which Python opens text files."
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        yield
+    finally:
+        if locale.setlocale(locale.LC_ALL) != before:
+            locale.setlocale(locale.LC_ALL, before)
+
+
 def plain_reason(error: Exception) -> str:
     "Return what an error of ITK says was wrong, in one line: what follows ERROR, or its last line if that is long."
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
@@ -133,9 +147,10 @@ def read_itk(path: Path) -> tuple[np.ndarray, np.ndarray]:  # (X, Y, Z) or (X, Y
     reader.SetFileName(str(path))
     sitk.ProcessObject.SetGlobalWarningDisplay(False)  # a warning would be printed to the terminal
     try:
-        reader.ReadImageInformation()
-        require_plausible(path, reader=reader, files=files)
-        image = reader.Execute()
+        with same_locale():
+            reader.ReadImageInformation()
+            require_plausible(path, reader=reader, files=files)
+            image = reader.Execute()
     except RuntimeError as error:
         raise InputError(
             f"{path}: cannot be read as {kind_of(path)} ({plain_reason(error)}); copy or convert it again"
