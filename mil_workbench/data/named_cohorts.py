@@ -26,7 +26,7 @@ from .features import is_feature_file, read_features
 from .label_columns import OWN_LABELS, LabelSettings, require_own_labels
 from .label_maps import map_classes
 from .labelled_cases import is_manifest
-from .manifests import cohort_from_manifest, read_manifest
+from .manifests import cohort_from_manifest
 from .patch_folders import PATCH_PATTERN
 from .patches import PatchSettings
 from .phantoms import draw_patient, mri_phantom, phantom_patients
@@ -203,9 +203,10 @@ def features_have_places(cohort: str) -> bool:
     "Return whether the first feature file of a cohort that is there has corners, so that it can be looked at."
     if cohort in NAMED_COHORTS:
         return False
-    manifest, absent = read_manifest(resolve(cohort))
-    first = next(Path(file) for file in manifest.file if file not in absent)
-    return has_corners(first, first.stat().st_mtime_ns)
+    path = resolve(cohort)
+    files = [path.parent / file for file in read_rows(path).get("file", [])]
+    first = next((file for file in files if file.is_file()), None)
+    return first is not None and has_corners(first, first.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=500)
