@@ -177,7 +177,7 @@ def test_statements_that_contradict_each_other_are_named(tmp_path):
         cohort_of(tmp_path, file=["0.h5", "1.h5"], um_per_pixel=["0.25", "9000"])
 
 
-@pytest.mark.parametrize("value", ["wide", -1.0, 0, np.nan, [], "é" * 300], ids=str)
+@pytest.mark.parametrize("value", ["wide", -1.0, 0, np.nan, [], "é" * 300, b"\xff\xfe", h5py.Empty("f8")], ids=str)
 def test_attributes_that_make_no_sense_are_named(value, tmp_path):
     for i in range(2):
         write_h5(tmp_path / f"{i}.h5", GRID, on_coords={**TRIDENT, "patch_size_level0": value})

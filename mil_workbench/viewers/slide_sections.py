@@ -149,7 +149,7 @@ def section_picture(bag: Bag, start: int, stop: int) -> Picture:
     "Return the picture of the section that holds the patches from `start` to `stop` of the bag."
     images = patches_of(bag)
     if images is None:
-        return square_map(bag, start=start, stop=stop, note="No slide is named behind these features.")
+        return square_map(bag, start=start, stop=stop, note="There is no slide behind these features.")
     if isinstance(images, Rows) and isinstance(images.source, SlidesBehind):
         return picture_behind(bag, source=images.source, start=start, stop=stop)
     if isinstance(images, Rows) and isinstance(images.source, Patches):

@@ -391,7 +391,7 @@ def test_features_on_the_slide_behind_them_and_as_squares(lab, page):
     np.testing.assert_allclose(look(page)[round(y), round(x)], colour, atol=2)
 
     page.get_by_label("next case").click()
-    page.locator(".mil-note", has_text="No slide is named behind these features.").wait_for()
+    page.locator(".mil-note", has_text="There is no slide behind these features.").wait_for()
     settle(page)
     weights, corners = known["weights_2"], known["coords_2"]
     places = ((corners - corners.min(0)) / 96).round().astype(int)
