@@ -60,7 +60,7 @@ class LabelledCases:
         absent = f"{quantity(len(names), 'case')} of {self.table.name} without files: {shown}." if names else ""
         return " ".join(filter(None, [self.dropped_note, absent]))
 
-
+# %% ../../nbs/data/labelled_cases.ipynb #eb902f81
 def label_cases(
     table: LabelTable,
     settings: LabelSettings,
