@@ -132,6 +132,19 @@ def check_profile(profile: Profile) -> Profile:
     return profile
 
 
+def _check_times(profile: Profile, longest: str) -> None:
+    "Raise an `InputError` where a time cannot be read, or is longer than the partition allows."
+    for name, text in (("time", profile.time), (f"partitions.{profile.partition}.longest", longest)):
+        try:
+            seconds_of(text)
+        except ValueError:
+            raise InputError(f"{profile.path}: {name} {text!r} is not a time like 04:00:00 or 2-00:00:00") from None
+    if seconds_of(profile.time) > seconds_of(longest):
+        raise InputError(
+            f"{profile.path}: time {profile.time} is more than partition {profile.partition} allows ({longest})"
+        )
+
+# %% ../../nbs/jobs/slurm.ipynb #346ef88b
 MAIL_TYPES = (  # of sbatch
     "NONE",
     "BEGIN",
@@ -158,19 +171,6 @@ def _check_mail(profile: Profile) -> None:
             raise InputError(
                 f"{profile.path}: mail_type {kind.strip()!r} is not known to Slurm; it knows {', '.join(MAIL_TYPES)}"
             )
-
-
-def _check_times(profile: Profile, longest: str) -> None:
-    "Raise an `InputError` where a time cannot be read, or is longer than the partition allows."
-    for name, text in (("time", profile.time), (f"partitions.{profile.partition}.longest", longest)):
-        try:
-            seconds_of(text)
-        except ValueError:
-            raise InputError(f"{profile.path}: {name} {text!r} is not a time like 04:00:00 or 2-00:00:00") from None
-    if seconds_of(profile.time) > seconds_of(longest):
-        raise InputError(
-            f"{profile.path}: time {profile.time} is more than partition {profile.partition} allows ({longest})"
-        )
 
 # %% ../../nbs/jobs/slurm.ipynb #5e862927
 def render(template: Path, profile: Profile, **values: Any) -> str:
