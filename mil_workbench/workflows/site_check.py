@@ -66,7 +66,7 @@ def score_out_of_fold(inputs: np.ndarray, labels: np.ndarray, patients: np.ndarr
     threshold = 0.5 if probabilities.shape[1] == 2 else None
     return classification_metrics(labels, probabilities, patients=patients, threshold=threshold)["auroc"]
 
-
+# %% ../../nbs/workflows/site_check.ipynb #9a5dfd39
 def check_site(cohort: Cohort, column: str, seed: int) -> pd.DataFrame:
     "Return the AUROC of the site from the features and of the label from the site alone, beside chance."
     groups, cases = groups_of(cohort, column), cohort.cases
