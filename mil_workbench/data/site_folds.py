@@ -56,7 +56,7 @@ def require_one_group(cohort: Cohort, groups: pd.Series) -> None:
         )
 
 # %% ../../nbs/data/site_folds.ipynb #5090f4e8
-MOST_NODES = 20_000  # of the search tree
+MOST_NODES = 1_000  # of the search tree
 
 
 def balanced_groups(counts: np.ndarray, n_folds: int) -> np.ndarray | None:  # (groups, classes) -> (groups,)
