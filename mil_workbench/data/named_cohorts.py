@@ -26,6 +26,7 @@ from .features import is_feature_file, read_features
 from .label_columns import OWN_LABELS, LabelSettings, require_own_labels
 from .label_maps import map_classes
 from .labelled_cases import is_manifest
+from .limits import ALL_SECTIONS, SectionChoice
 from .manifests import cohort_from_manifest
 from .patch_folders import PATCH_PATTERN
 from .patches import PatchSettings
@@ -171,6 +172,7 @@ def load_cohort(
     stain_map: str | None = None,  # what the stains of slides, or of features with a column stain, are called
     channels: tuple[str, ...] = (),  # those of that model's images; (): as they are found
     labels: LabelSettings = OWN_LABELS,  # where labels are found, and what becomes of the classes
+    choice: SectionChoice = ALL_SECTIONS,  # of slides: which sections, and which parts of their regions
 ) -> Cohort:
     "Load the cohort called `name`, or the one that the files at that path describe; prepare what is not in the store."
     kind = cohort_kind(name)
@@ -190,9 +192,11 @@ def load_cohort(
         load = partial(cohort_from_volumes, settings=slices, channels=channels)
     elif kind == "slides":
         pattern = patch_pattern or PATCH_PATTERN
-        shown = hash_value([asdict(patches), pattern, *([stain_map] if stain_map else [])])[:8]
+        regions = [list(choice.roi_classes)] if choice.roi_classes else []
+        shown = hash_value([asdict(patches), pattern, *([stain_map] if stain_map else []), *regions])[:8]
         store_name += f"-{patches.size}-{shown}"
-        load = partial(cohort_from_slides, settings=patches, pattern=pattern, strict=strict, stain_map=stain_map)
+        options = {"pattern": pattern, "strict": strict, "stain_map": stain_map, "choice": choice}
+        load = partial(cohort_from_slides, settings=patches, **options)
     else:
         load = partial(cohort_from_manifest, stain_map=stain_map)
     folder = store_folder or resolve("stores") / store_name

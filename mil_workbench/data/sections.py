@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LEAST_UM_PER_PIXEL', 'MOST_UM_PER_PIXEL', 'Section', 'Omission', 'Listing', 'sort_by_name', 'unopened', 'files_below',
-           'read_resolution', 'section_in_row', 'listing_of', 'sections_in_manifest', 'rename_stains']
+           'read_resolution', 'section_in_row', 'listing_of', 'why_unusable', 'sections_in_manifest', 'rename_stains']
 
 # %% ../../nbs/data/sections.ipynb #dcbd65d3
 import os
@@ -39,6 +39,7 @@ class Section:
     is_slide: bool
     um_per_pixel: float | None = None  # of a slide, from the manifest; None: as its file says
     root: Path = Path("/")  # `patch_pattern` reads the paths of patches from here on
+    roi: Path | None = None  # of a slide: the file of the region that is looked at; None: all of its tissue
 
     @property
     def id(self) -> str:
@@ -121,11 +122,16 @@ def read_resolution(text: str | None) -> float:
 
 
 def section_in_row(
-    row: Mapping[str, str], file: Path, where: str, diagnosis: Diagnosis | None
+    row: Mapping[str, str],
+    file: Path,
+    where: str,
+    diagnosis: Diagnosis | None,
+    folder: Path,  # of the manifest
 ) -> tuple[Section, list[Omission]]:
     """Return the section in a `row` of a manifest, and what cannot be opened if its `file` is a folder.
 
-    Raise an `InputError` that begins with `where` if its um_per_pixel is not one that a slide can have."""
+    Raise an `InputError` that begins with `where` if its um_per_pixel is not one that a slide can have, or if patches
+    have a region."""
     given = {column: value for column, value in row.items() if value not in MISSING}
     um_per_pixel = read_resolution(given["um_per_pixel"]) if "um_per_pixel" in given else None
     if um_per_pixel is not None and np.isnan(um_per_pixel):
@@ -134,6 +140,8 @@ def section_in_row(
             f"{MOST_UM_PER_PIXEL:g}"
         )
     files, left_out = files_below(file) if file.is_dir() else ([file], [])
+    if "roi" in given and file.is_dir():
+        raise InputError(f"{where}: a roi is a region of a slide, and {file} is a folder of patches; leave it empty")
     section = Section(
         case_id=row["case_id"],
         patient_id=diagnosis.patient_id if diagnosis else "",
@@ -144,10 +152,11 @@ def section_in_row(
         is_slide=not file.is_dir(),
         um_per_pixel=um_per_pixel,
         root=file,
+        roi=(folder / given["roi"]).resolve() if "roi" in given else None,
     )
     return section, left_out
 
-# %% ../../nbs/data/sections.ipynb #1643066d
+# %% ../../nbs/data/sections.ipynb #a788197e
 def listing_of(path: Path, sections: list[Section], left_out: list[Omission], found: LabelledCases) -> Listing:
     "Return the `sections` of the manifest at `path` as a `Listing`; raise an `InputError` if none can be used."
     if not sections:
@@ -166,6 +175,16 @@ def listing_of(path: Path, sections: list[Section], left_out: list[Omission], fo
     )
 
 
+def why_unusable(section: Section, file: Path, in_row: str) -> Omission | None:
+    "Return why the section in a row of a manifest cannot be used; None if it can, as far as is known."
+    if not section.files:
+        return Omission("file", name=str(file), reason=f"case {section.case_id}: the folder is empty {in_row}")
+    if section.roi is not None and not section.roi.is_file():
+        reason = f"its region {section.roi} is not there {in_row}; correct the column roi"
+        return Omission("section", name=section.id, reason=reason)
+    return None
+
+# %% ../../nbs/data/sections.ipynb #1643066d
 def sections_in_manifest(
     path: str | Path,
     labels: LabelSettings = OWN_LABELS,
@@ -189,14 +208,12 @@ def sections_in_manifest(
                 "belongs to one case"
             )
         diagnosis = found.diagnoses.get(row["case_id"])
-        section, unopened_files = section_in_row(row, file=file, where=where, diagnosis=diagnosis)
+        section, unopened_files = section_in_row(row, file=file, where=where, diagnosis=diagnosis, folder=path.parent)
         if diagnosis is None and (reason := found.why_without(section.case_id)):
             left_out.append(Omission("file", name=str(file), reason=f"{reason} {in_row}"))
         left_out += unopened_files
-        if not section.files:
-            left_out.append(
-                Omission("file", name=str(file), reason=f"case {row['case_id']}: the folder is empty {in_row}")
-            )
+        if unusable := why_unusable(section, file=file, in_row=in_row):
+            left_out.append(unusable)
             continue
         if section.id in sections:
             raise InputError(

@@ -101,6 +101,7 @@ class Tiles:
     corners: np.ndarray  # (N, 2) int64, x and y of the upper left corner, pixels of the full slide
     n: int  # tiles of the whole grid
     n_even: int  # of them without texture or without colour, and not of glass either: what the scanner filled in
+    n_outside: int = 0  # tiles outside the region that is looked at, which are not counted in `n`
 
 
 def small_picture(slide: openslide.AbstractSlide, side: float) -> np.ndarray:  # (H, W, 3) uint8

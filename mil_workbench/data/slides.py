@@ -10,7 +10,7 @@ __all__ = ['find_sections', 'bags_of_sections', 'in_words', 'report_left_out', '
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,14 @@ from .classes import order_classes
 from .cohorts import Cohort
 from .label_columns import OWN_LABELS, LabelSettings
 from .labelled_cases import add_columns
+from mil_workbench.data.limits import (
+    ALL_SECTIONS,
+    SectionChoice,
+    draw_sections,
+    limits_on,
+    omitted_by_limit,
+    outside_regions,
+)
 from .patch_folders import PATCH_PATTERN, sections_in_folder
 from .patch_places import patches_in_section
 from .patches import DEFAULT_PATCHES, RGB, VERSION, Patches, PatchSettings, is_normalised
@@ -197,6 +205,7 @@ def describe_sections(
         str(section.files[0]): store.array(section.id, "tiles").numpy() for section in usable if section.is_slide
     }
     left_out += unused_tiles(tile_counts)
+    left_out += outside_regions(usable, store=store)
     left_out += [
         Omission("class", name=name, reason=f"{quantity(n, 'case')} left out by label_map")
         for name, n in listing.found.n_dropped.items()
@@ -206,9 +215,14 @@ def describe_sections(
     return " ".join(filter(None, [report, describe_tiles(tile_counts), *describe_pictures(usable, store)]))
 
 # %% ../../nbs/data/slides.ipynb #e2d153a9
-def section_key(section: Section, settings: PatchSettings, pattern: str) -> dict[str, Any]:
+def section_key(
+    section: Section, settings: PatchSettings, pattern: str, roi_classes: tuple[str, ...] = ()
+) -> dict[str, Any]:
     "Return what the patches of a section depend on; raise an `InputError` if one of its files cannot be read."
-    return {
+    region = {}
+    if section.roi is not None:
+        region = {"roi": source_key(section.roi, settings={}), "roi_classes": list(roi_classes)}
+    return region | {
         "path": str(section.files[0]),
         "files": hash_value([source_key(file, settings={}) for file in section.files]),
         "resolution": section.um_per_pixel,
@@ -240,23 +254,26 @@ def cohort_from_slides(
     classes: tuple[str, ...] | None = None,  # those of a model that is to judge the cases; None: their own labels
     stain_map: str | None = None,  # what stains are called, such as "h&e-labels=-; sox10.=sox10"
     labels: LabelSettings = OWN_LABELS,
+    choice: SectionChoice = ALL_SECTIONS,  # which sections and regions of them
 ) -> Cohort:
     """Return the cohort of the sections at `path`: bags with the levels section, stain and case.
 
     Patches are read from their files when they are needed."""
     path, store = Path(path), InstanceStore(store_folder)
     listing = find_sections(path, pattern=pattern, stain_map=stain_map, labels=labels, classes=classes)
-    sections = listing.sections
+    sections, not_drawn = draw_sections(listing.sections, choice.per_stain)
     present = {section.label for section in sections}
     classes = order_classes(present, positive_class=positive_class, source=path, classes=classes)
     require_he(sections, settings=settings, path=path)
-    keys = {section.id: section_key(section, settings=settings, pattern=pattern) for section in sections}
-    for section in listing.unused:  # other runs may use their places, which stay in the store
+    options = {"settings": settings, "pattern": pattern, "roi_classes": choice.roi_classes}
+    keys = {section.id: section_key(section, **options) for section in sections}
+    for section in (*listing.unused, *not_drawn):  # other runs may use their places, which stay in the store
         with suppress(InputError):
-            keys[section.id] = section_key(section, settings=settings, pattern=pattern)
-    make = partial(patches_in_section, settings=settings, pattern=pattern)
+            keys[section.id] = section_key(section, **options)
+    make = partial(patches_in_section, **options)
     unusable = prepare(store, items=sections, keys=keys, make=make, n_workers=n_workers, unit="section")
     usable = [section for section in sections if section.id in store.records]
+    listing = replace(listing, left_out=[*listing.left_out, *omitted_by_limit(not_drawn, choice.per_stain)])
     note = describe_sections(listing, usable=usable, unusable=unusable, store=store, strict=strict)
     if not usable:
         raise InputError(f"{path}: none of its sections can be used; the first: {next(iter(unusable.values()))}")
@@ -267,6 +284,9 @@ def cohort_from_slides(
         classes=classes,
         bags=add_columns(bags, listing.found.columns),
         note=" ".join(filter(None, [note, listing.found.dropped_note])),
+        limits=limits_on(
+            usable, not_drawn=not_drawn, store=store, per_stain=choice.per_stain, per_section=settings.per_section
+        ),
         channels=RGB,
         patients_from=listing.found.table.patients_from,
     )
