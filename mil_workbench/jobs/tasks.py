@@ -29,6 +29,7 @@ ONE_VALUE = (  # a comma is part of such a text
     "base",
     "space",
     "positive_class",
+    "covariates",
     "case_column",
     "patient_column",
     "label_column",

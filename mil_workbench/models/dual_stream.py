@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from ..data.bags import BagBatch
-from .layers import Embedding, MILOutput, embed, flat_attention, multilayer
+from .layers import Embedding, MILOutput, embed, flat_attention, multilayer, with_covariates
 from .pooling import AttentionScores, softmax_pool
 from .segments import segment_argmax, segment_softmax, segment_sum, segment_top_k
 
@@ -115,6 +115,7 @@ class DualStreamMIL(nn.Module):
         classifier_layers: int = 1,
         classifier_features: int | None = None,  # between the layers of the classifier; None: as many as come in
         dropout: float = 0.25,
+        n_covariates: int = 0,
     ):
         super().__init__()
         n_scores = 1 if n_classes == 2 else n_classes
@@ -125,7 +126,7 @@ class DualStreamMIL(nn.Module):
         )
         if scorer_layers > 1:
             self.selector.deepen(scorer_layers, hidden_features=attention_features, dropout=dropout)
-        self.context = context
+        self.context, self.n_covariates = context, n_covariates
         if context == "critical":
             self.query = nn.Sequential(nn.Linear(width, attention_features), nn.Tanh())
             self.value = nn.Linear(width, width)
@@ -133,7 +134,11 @@ class DualStreamMIL(nn.Module):
             self.attention = AttentionScores(width, attention_features, gated=True)
         decided_features = (n_scores + (n_scores if context == "critical" else 1)) * width
         self.classifier = multilayer(
-            decided_features, n_classes, classifier_layers, dropout=dropout, hidden_features=classifier_features
+            decided_features + n_covariates,
+            n_classes,
+            classifier_layers,
+            dropout=dropout,
+            hidden_features=classifier_features,
         )
 
 # %% ../../nbs/models/dual_stream.ipynb #3929ebbc
@@ -157,7 +162,7 @@ def decide(self: DualStreamMIL, embedded: Tensor, batch: BagBatch) -> MILOutput:
         )  # (B, K, H), (N,)
         decided = torch.cat([critical, bag], -1).flatten(1)
     return MILOutput(
-        logits=self.classifier(decided),
+        logits=self.classifier(with_covariates(decided, batch, n=self.n_covariates)),
         attention=flat_attention(batch, attention),
         instance_attention=attention,
         scores=scores,

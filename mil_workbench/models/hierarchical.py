@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from torch import Tensor, nn
 
 from ..data.bags import BagBatch, Level
-from .layers import Embedding, MILOutput, multilayer
+from .layers import Embedding, MILOutput, multilayer, with_covariates
 from .pooling import AttentionScores, attention_pool, softmax_pool
 
 # %% ../../nbs/models/hierarchical.ipynb #ff35a4eb
@@ -40,6 +40,7 @@ class HierarchicalAttentionMIL(nn.Module):
         dropout: float = 0.25,
         attention_dropout: float = 0.0,
         classifier_dropout: float = 0.0,
+        n_covariates: int = 0,
     ):
         super().__init__()
         options = {"gated": gated, "layers": attention_layers, "dropout": attention_dropout}
@@ -47,8 +48,10 @@ class HierarchicalAttentionMIL(nn.Module):
         self.attention = nn.ModuleDict(
             {level: AttentionScores(hidden_features, attention_features, **options) for level in levels}
         )
-        self.dropout = nn.Dropout(classifier_dropout)
-        self.classifier = multilayer(hidden_features, n_classes, layers=classifier_layers, dropout=classifier_dropout)
+        self.dropout, self.n_covariates = nn.Dropout(classifier_dropout), n_covariates
+        self.classifier = multilayer(
+            hidden_features + n_covariates, n_classes, layers=classifier_layers, dropout=classifier_dropout
+        )
 
     def forward(self, batch: BagBatch) -> MILOutput:
         lowest, *higher = batch.levels
@@ -60,7 +63,7 @@ class HierarchicalAttentionMIL(nn.Module):
             scores = self.attention[level.name](pooled)  # (groups of the level below,)
             pooled, attention[level.name] = softmax_pool(pooled, scores=scores, offsets=level.offsets)
         return MILOutput(
-            logits=self.classifier(self.dropout(pooled)),
+            logits=self.classifier(with_covariates(self.dropout(pooled), batch, n=self.n_covariates)),
             attention=attention,
             instance_attention=instance_weights(attention, batch.levels),
         )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MILOutput', 'Standardise', 'rename_old_scale', 'fit_scalers', 'ReLUDropout', 'MergeScaler', 'drop_columns',
-           'Embedding', 'give_back_memory', 'embed', 'multilayer', 'flat_attention']
+           'Embedding', 'give_back_memory', 'embed', 'multilayer', 'with_covariates', 'flat_attention']
 
 # %% ../../nbs/models/layers.ipynb #f4813919
 import ctypes
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..data.bags import BagBatch
+from ..files import InputError
 
 # %% ../../nbs/models/layers.ipynb #2653434d
 @dataclass
@@ -235,6 +236,18 @@ def multilayer(
         hidden += [nn.Linear(in_features, width), nn.ReLU(), nn.Dropout(dropout)]
         in_features = width
     return nn.Sequential(*hidden, nn.Linear(in_features, out_features))
+
+
+def with_covariates(embedding: Tensor, batch: BagBatch, n: int) -> Tensor:  # (B, H) -> (B, H + n)
+    "Return the embedding of each bag with its `n` covariates behind it, or as it is where `n` is 0."
+    if n == 0:
+        return embedding
+    if batch.covariates is None or batch.covariates.shape[1] != n:
+        there = "none" if batch.covariates is None else batch.covariates.shape[1]
+        raise InputError(
+            f"case {batch.ids[0]}: the model takes {n} covariates and the case has {there}; encode it first"
+        )
+    return torch.cat([embedding, batch.covariates.to(embedding.dtype)], 1)
 
 
 def flat_attention(batch: BagBatch, weights: Tensor) -> dict[str, Tensor]:  # (N,) -> by level

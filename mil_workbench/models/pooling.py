@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..data.bags import BagBatch, offsets_of
-from .layers import Embedding, MILOutput, embed, flat_attention, multilayer
+from .layers import Embedding, MILOutput, embed, flat_attention, multilayer, with_covariates
 from .segments import segment_max, segment_mean, segment_softmax, segment_sum
 
 # %% ../../nbs/models/pooling.ipynb #4096acb0
@@ -171,19 +171,24 @@ class AttentionMIL(nn.Module):
         classifier_layers: int = 1,
         dropout: float = 0.25,
         checkpointing: bool = False,
+        n_covariates: int = 0,
     ):
         super().__init__()
         self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
         self.attention = AttentionScores(hidden_features, attention_features, gated=gated, layers=attention_layers)
-        self.classifier = multilayer(hidden_features, n_classes, layers=classifier_layers, dropout=dropout)
-        self.checkpointing = checkpointing
+        self.classifier = multilayer(
+            hidden_features + n_covariates, n_classes, layers=classifier_layers, dropout=dropout
+        )
+        self.checkpointing, self.n_covariates = checkpointing, n_covariates
 
     def forward(self, batch: BagBatch) -> MILOutput:
         pooled, weights = attention_pool(
             batch, embedding=self.embedding, attention=self.attention, checkpointing=self.checkpointing
         )
         return MILOutput(
-            logits=self.classifier(pooled), attention=flat_attention(batch, weights), instance_attention=weights
+            logits=self.classifier(with_covariates(pooled, batch, n=self.n_covariates)),
+            attention=flat_attention(batch, weights),
+            instance_attention=weights,
         )
 
 # %% ../../nbs/models/pooling.ipynb #fa1050fe
@@ -200,11 +205,15 @@ class PoolingMIL(nn.Module):
         hidden_features: int = 128,
         classifier_layers: int = 1,
         dropout: float = 0.25,
+        n_covariates: int = 0,
     ):
         super().__init__()
         self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
-        self.pool = self.POOLINGS[pooling]
-        self.classifier = multilayer(hidden_features, n_classes, layers=classifier_layers, dropout=dropout)
+        self.pool, self.n_covariates = self.POOLINGS[pooling], n_covariates
+        self.classifier = multilayer(
+            hidden_features + n_covariates, n_classes, layers=classifier_layers, dropout=dropout
+        )
 
     def forward(self, batch: BagBatch) -> MILOutput:
-        return MILOutput(self.classifier(self.pool(embed(self.embedding, batch), batch.bag_offsets)))
+        pooled = self.pool(embed(self.embedding, batch), batch.bag_offsets)  # (B, H)
+        return MILOutput(self.classifier(with_covariates(pooled, batch, n=self.n_covariates)))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..data.bags import BagBatch, offsets_of
-from .layers import Embedding, MILOutput, embed, flat_attention
+from .layers import Embedding, MILOutput, embed, flat_attention, with_covariates
 from .pooling import AttentionScores, softmax_pool
 from .segments import segment_ids, segment_max, segment_mean, segment_softmax, segment_sum
 
@@ -30,13 +30,14 @@ class ClamSB(nn.Module):
         dropout: float = 0.25,
         k_sample: int = 8,  # instances from each end of the attention
         instance_weight: float = 3 / 7,  # of the instance loss, where the bag's loss has weight 1
+        n_covariates: int = 0,
     ):
         super().__init__()
         self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=dropout)
         self.attention = AttentionScores(hidden_features, attention_features, gated=True, dropout=dropout)
-        self.classifier = nn.Linear(hidden_features, n_classes)
+        self.classifier = nn.Linear(hidden_features + n_covariates, n_classes)
         self.instance_classifiers = nn.Linear(hidden_features, 2 * n_classes)  # two logits per class, in one layer
-        self.k_sample, self.instance_weight = k_sample, instance_weight
+        self.k_sample, self.instance_weight, self.n_covariates = k_sample, instance_weight, n_covariates
 
     def forward(self, batch: BagBatch) -> MILOutput:
         embedded = embed(self.embedding, batch)  # (N, H)
@@ -46,7 +47,7 @@ class ClamSB(nn.Module):
             instance_loss = self.instance_loss(embedded, weights=weights, batch=batch)
             losses["clam_instances"] = self.instance_weight * instance_loss
         return MILOutput(
-            logits=self.classifier(pooled),
+            logits=self.classifier(with_covariates(pooled, batch, n=self.n_covariates)),
             attention=flat_attention(batch, weights),
             instance_attention=weights,
             losses=losses,
@@ -116,6 +117,7 @@ class TransformerMIL(nn.Module):
         layers: int = 2,
         heads: int = 8,
         dropout: float = 0.25,
+        n_covariates: int = 0,
     ):
         super().__init__()
         self.embedding = Embedding(in_features, hidden_features=hidden_features, dropout=0.0)
@@ -123,8 +125,8 @@ class TransformerMIL(nn.Module):
         self.layers = nn.ModuleList(
             TransformerLayer(hidden_features, heads=heads, dropout=dropout) for _ in range(layers)
         )
-        self.normalise = nn.LayerNorm(hidden_features)
-        self.classifier = nn.Linear(hidden_features, n_classes)
+        self.normalise, self.n_covariates = nn.LayerNorm(hidden_features), n_covariates
+        self.classifier = nn.Linear(hidden_features + n_covariates, n_classes)
 
     def forward(self, batch: BagBatch) -> MILOutput:
         sizes = batch.bag_offsets.diff().tolist()
@@ -134,7 +136,8 @@ class TransformerMIL(nn.Module):
         classes = offsets_of(sizes)[:-1].to(tokens.device)
         for layer in self.layers:
             before, tokens = tokens, layer(tokens, sizes)
-        logits = self.classifier(self.normalise(tokens[classes]))
+        bag = self.normalise(tokens[classes])  # (B, H)
+        logits = self.classifier(with_covariates(bag, batch, n=self.n_covariates))
         is_instance = torch.ones(len(tokens), dtype=torch.bool, device=tokens.device).index_fill(0, classes, False)
         attended = self.layers[-1].class_attention(before, sizes=sizes, classes=classes)[is_instance]
         totals = segment_sum(attended, batch.bag_offsets)

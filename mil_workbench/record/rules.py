@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['OF_THE_REPORT', 'HARD_SELECTION', 'SOFT_SELECTION', 'PRESETS', 'LONGEST_NAME', 'ENCODER_ONLY', 'TRAINED_ENCODER_ONLY',
-           'SELECTOR_ONLY', 'WITH_ATTENTION', 'ATTENDING', 'LAYER_OPTIONS', 'OWN_OPTIONS', 'MODEL_NAMES',
-           'USELESS_FOR_FOLDS', 'complete_values', 'shorten_warmup', 'require_folder_names', 'is_plain',
+           'SELECTOR_ONLY', 'WITH_ATTENTION', 'ATTENDING', 'LAYER_OPTIONS', 'TAKING_COVARIATES', 'OWN_OPTIONS',
+           'MODEL_NAMES', 'USELESS_FOR_FOLDS', 'complete_values', 'shorten_warmup', 'require_folder_names', 'is_plain',
            'require_model', 'unused_by_model', 'check', 'require_possible', 'useless_for_folds', 'require_effect',
            'default_run_name', 'folder_of', 'plan_run']
 
@@ -132,6 +132,16 @@ LAYER_OPTIONS = {  # which of these a model takes
     "classifier_dropout": ("hierarchical_attention",),
     "classifier_features": ("dual_stream",),
 }
+TAKING_COVARIATES = (
+    "mean",
+    "max",
+    "clam_sb",
+    "transformer",
+    "abmil",
+    "gated_abmil",
+    "dual_stream",
+    "hierarchical_attention",
+)
 OWN_OPTIONS = {"gated": "hierarchical_attention", "projection": "dual_stream"}  # each of one model
 
 
@@ -178,6 +188,7 @@ def unused_by_model(values: Mapping[str, Any], set_names: set[str]) -> list[str]
         unused += ["model_options"] if values["model_options"] is not None else []
     unused += ["feature_dropout"] if "feature_dropout" in set_names and (is_outside or is_volume) else []
     unused += ["members"] if values["members"] > 1 and is_volume else []
+    unused += ["covariates"] if values["covariates"] is not None and model not in TAKING_COVARIATES else []
     return unused + [name for name in ENCODER_ONLY if name in set_names and is_volume]
 
 # %% ../../nbs/record/rules.ipynb #eb0a2a2e

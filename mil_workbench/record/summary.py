@@ -96,8 +96,9 @@ def compare_with_yardsticks(metrics: Mapping[str, Any]) -> list[str]:
     findings += [f"is level with {' and '.join(level)}"] if level else []
     shown = ", ".join(f"{name} {auroc:.3f}" for name, auroc in aurocs.items())
     n_cases = sum(map(sum, metrics[part].get("confusion") or []))
+    also = " or on covariates alone" if "covariates alone" in aurocs else ""
     return [
-        f"Yardsticks on mean, maximum and minimum of each bag's features, auroc on {part}: {shown}; "
+        f"Yardsticks on mean, maximum and minimum of each bag's features{also}, auroc on {part}: {shown}; "
         f"this model {own:.3f}. The model {' and '.join(findings) or 'is above them'}, on these {n_cases} cases; "
         "crossval_report compares them over all folds."
     ]

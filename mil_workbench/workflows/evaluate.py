@@ -94,6 +94,8 @@ def describe_model(evaluation: Evaluation) -> dict[str, Any]:
         facts["features of an instance"] = described["in_features"]
     if encoder:
         facts["encoder"] = f"{encoder['name']}, {'trained with the model' if encoder['train'] else 'frozen'}"
+    if run.covariates is not None:
+        facts["covariates"] = run.covariates.describe()
     facts["parameters"] = f"{sum(parameter.numel() for parameter in model.parameters()):,}"
     facts["trained on"] = f"{Path(trained.cohort).name}, fold {trained.fold}, seed {trained.seed}"
     facts["epoch that was kept"] = run.kept + 1

@@ -110,7 +110,8 @@ The bootstrap draws whole patients; DeLong's interval treats all cases as indepe
 ## Yardsticks
 
 On the run's own held-out cases: class frequencies, and logistic regression and a random forest on the mean, maximum \
-and minimum of each bag's features, trained on the same cases as the model.
+and minimum of each bag's features, trained on the same cases as the model; where it takes covariates, logistic \
+regression on these alone.
 
 {{ table(yardsticks) }}
 ## Calibration

@@ -15,6 +15,7 @@ import pandas as pd
 
 from ..data.bags import Bag
 from ..data.cohorts import Cohort
+from ..data.covariates import remarks
 from ..data.fixed_splits import load_folds
 from ..data.splits import read_folds
 from ..evaluation.metrics import FEWEST_PATIENTS
@@ -219,6 +220,8 @@ def notes_on(run: OpenRun, cases: Cases, has_images: bool) -> Iterator[str]:
         yield "These are validation figures: model, threshold and temperature were chosen on these very cases."
     if cases.n_patients < FEWEST_PATIENTS:
         yield f"The cases come from {cases.n_patients} patients only, too few for intervals."
+    if run.covariates is not None:
+        yield from remarks(run.covariates.matched(cases.cohort), cases.bags, of="evaluated")
     if not has_images and run.frozen_encoder:
         encoder = run.frozen_encoder
         yield (

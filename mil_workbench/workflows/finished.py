@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['COPY_AGAIN', 'OpenRun', 'require_same_encoder', 'load_kept_model', 'current_parameters', 'read_facts',
-           'read_predictions', 'require_finished_training', 'open_run']
+           'read_covariates', 'read_predictions', 'require_finished_training', 'open_run']
 
 # %% ../../nbs/workflows/finished.ipynb #33e50575
 from collections.abc import Mapping, Sequence
@@ -18,6 +18,7 @@ from torch import nn
 
 from ..data.bags import Bag
 from ..data.cohorts import Cohort
+from ..data.covariates import Covariates, read_record
 from ..files import InputError, read_json, read_written_table, resolve
 from ..record.parameters import check_values, parameters_class, shipped_parameters
 from ..record.results import read_epochs
@@ -39,6 +40,7 @@ class OpenRun:
     channels: tuple[str, ...]  # of the images it learned from; empty where there were none, or they are not recorded
     frozen_encoder: dict[str, Any] | None  # what made the features it learned from, if images were encoded beforehand
     predictions: pd.DataFrame  # of validation and test cases
+    covariates: Covariates | None = None  # fitted to its training cases, where its model takes some
 
     @property
     def name(self) -> str:
@@ -52,7 +54,9 @@ class OpenRun:
         return self.encode(cohort, device=self.parameters.device)
 
     def encode(self, cohort: Cohort, device: str) -> Cohort:
-        "Return `cohort` with the features that the run's frozen encoder makes, or as it is where there is none."
+        "Return `cohort` with the features of the run's frozen encoder and its covariates, where it has these."
+        if self.covariates is not None:
+            cohort = self.covariates.encode(cohort)
         encoder = frozen_encoder(cohort, self.parameters)
         if encoder is not None and self.frozen_encoder is not None:
             require_same_encoder(self.folder, recorded=self.frozen_encoder, found=describe_encoder(encoder))
@@ -150,6 +154,14 @@ def read_facts(folder: RunFolder) -> dict[str, Any]:
     return facts
 
 
+def read_covariates(folder: RunFolder, record: Any) -> Covariates | None:
+    "Return the covariates that a run's model.json records; None where it records none."
+    try:
+        return None if record is None else read_record(record)
+    except ValueError as error:
+        raise InputError(f"{folder / 'model.json'}: was altered, {error}; {COPY_AGAIN}") from None
+
+
 def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
     "Return the rows of a predictions.csv; raise an `InputError` unless they hold the probabilities of `classes`."
     try:
@@ -205,4 +217,5 @@ def open_run(path: str | Path) -> OpenRun:
         channels=tuple(facts.get("channels", ())),
         frozen_encoder=facts.get("frozen_encoder"),
         predictions=read_predictions(folder / "predictions.csv", classes=facts["classes"]),
+        covariates=read_covariates(folder, record=facts.get("covariates")),
     )

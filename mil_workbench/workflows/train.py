@@ -19,6 +19,7 @@ from torch import nn
 
 from ..data.bags import Bag
 from ..data.cohorts import Cohort
+from ..data.covariates import Covariates, fit_covariates, parse_covariates, remarks
 from ..data.fixed_splits import describe_folds, load_folds
 from ..data.label_maps import read_label_map
 from ..data.named_cohorts import NAMED_COHORTS, cohort_kind
@@ -48,6 +49,7 @@ class Run:
     folder: RunFolder
     changed: frozenset[str]  # parameters whose values are not the defaults
     frozen_encoder: dict[str, Any] | None = None  # what made the features, where images were encoded beforehand
+    covariates: Covariates | None = None  # fitted to the training cases, where the model takes some
 
     def table(self) -> pd.DataFrame:
         "Return the parameters as a table, those that differ from the default marked."
@@ -91,10 +93,13 @@ def start_with(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> Run:
 
 # %% ../../nbs/workflows/train.ipynb #8525b87c
 def require_inputs(values: Mapping[str, Any]) -> None:
-    "Raise an `InputError` for a cohort, labels, folds or weights that do not exist, or a label_map of another form."
+    """Raise an `InputError` for a cohort, labels, folds or weights that do not exist.
+
+    So it does for a label_map or covariates that are of another form."""
     if values["cohort"] not in NAMED_COHORTS and not resolve(values["cohort"]).exists():
         cohort_kind(values["cohort"])
     read_label_map(values["label_map"])
+    parse_covariates(values["covariates"])
     for name in ("labels", "folds", "encoder_weights", "init", "init_names"):
         value = values[name]
         if value not in (None, "imagenet", "none") and not resolve(value).exists():
@@ -133,6 +138,8 @@ def split(run: Run, cohort: Cohort) -> dict[str, list[Bag]]:  # train, validatio
     sets = {name: cohort.pick(ids) for name, ids in folds[parameters.fold].items()}
     if description := describe_folds(folds, cohort):
         print(description)
+    if parameters.covariates is not None:
+        run.covariates = fit_covariates(parameters.covariates, cohort, train=sets["train"])
     if parameters.resume:
         (run.folder / "metrics.json").unlink(missing_ok=True)
     else:
@@ -184,15 +191,20 @@ def folds_of(run: Run, cohort: Cohort) -> Folds:
 
 # %% ../../nbs/workflows/train.ipynb #3599664f
 def encode(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> tuple[Cohort, dict[str, list[Bag]]]:
-    """Return cohort and sets with a frozen encoder's features in the place of images.
+    """Return cohort and sets with a frozen encoder's features in the place of images, and with covariates.
 
-    They are returned as they are where instances are features, or the model looks at images itself.
+    They are returned as they are where there is no such encoder and the model takes no covariates.
     """
-    encoder = frozen_encoder(cohort, run.parameters)
-    if encoder is None:
+    encoded, encoder = cohort, frozen_encoder(cohort, run.parameters)
+    if encoder is not None:
+        run.frozen_encoder = describe_encoder(encoder)
+        encoded = encode_with(cohort, encoder, device=run.parameters.device)
+    if run.covariates is not None:
+        said = [each for name, bags in sets.items() for each in remarks(run.covariates, bags, of=name)]
+        print(f"covariates: {run.covariates.describe()}", *said, sep="\n")
+        encoded = run.covariates.encode(encoded)
+    if encoded is cohort:
         return cohort, dict(sets)
-    run.frozen_encoder = describe_encoder(encoder)
-    encoded = encode_with(cohort, encoder, device=run.parameters.device)
     return encoded, {name: encoded.pick(bag.id for bag in bags) for name, bags in sets.items()}
 
 # %% ../../nbs/workflows/train.ipynb #240081d3

@@ -37,7 +37,7 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     parameters = run.parameters
     is_foreign, is_volume = is_outside(parameters.model), parameters.model == "volume3d"
     torch.manual_seed(parameters.seed)
-    options = outside_options(run) if is_foreign else options_of(parameters, cohort)
+    options = outside_options(run) if is_foreign else options_of(run, cohort)
     model = build_model(
         parameters.model,
         in_features=cohort.in_features,
@@ -57,9 +57,12 @@ def build(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> nn.Module:
     return model
 
 
-def options_of(parameters, cohort: Cohort) -> dict[str, Any]:
-    "Return the options of a model of the workbench: its own parameters, its levels, its encoder."
+def options_of(run: Run, cohort: Cohort) -> dict[str, Any]:
+    "Return the options of a model of the workbench: its own parameters, its covariates, its levels, its encoder."
+    parameters = run.parameters
     options = options_among(vars(parameters), parameters.model)
+    if run.covariates is not None:
+        options["n_covariates"] = len(run.covariates.names)
     if parameters.model == "hierarchical_attention":
         options["levels"] = [level.name for level in cohort.bags[0].levels]
     if cohort.has_images and parameters.model != "volume3d":
@@ -99,6 +102,7 @@ def write_model(run: Run, model: nn.Module, cohort: Cohort) -> None:
         "classes": list(cohort.classes),
         "channels": list(cohort.channels),
         "frozen_encoder": run.frozen_encoder,
+        "covariates": None if run.covariates is None else run.covariates.record(),
     }
     before = read_json(path) if run.parameters.resume and path.exists() else facts
     if not isinstance(before, dict) or "frozen_encoder" not in before:
@@ -109,6 +113,11 @@ def write_model(run: Run, model: nn.Module, cohort: Cohort) -> None:
     if before["frozen_encoder"] != run.frozen_encoder:
         raise InputError(
             f"{path}: this run began with features of an encoder with other weights; "
+            "give another run_name, or resume False to begin anew"
+        )
+    if before.get("covariates") != facts["covariates"]:
+        raise InputError(
+            f"{path}: this run began with other covariates of its training cases, so the table has changed since; "
             "give another run_name, or resume False to begin anew"
         )
     write_json(path, facts)
