@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MILOutput', 'Standardise', 'rename_old_scale', 'fit_scalers', 'ReLUDropout', 'MergeScaler', 'drop_columns',
-           'Embedding', 'give_back_memory', 'embed', 'multilayer', 'with_covariates', 'flat_attention']
+           'Embedding', 'give_back_memory', 'embed', 'multilayer', 'flat_attention', 'with_covariates']
 
 # %% ../../nbs/models/layers.ipynb #f4813919
 import ctypes
@@ -238,8 +238,15 @@ def multilayer(
     return nn.Sequential(*hidden, nn.Linear(in_features, out_features))
 
 
+def flat_attention(batch: BagBatch, weights: Tensor) -> dict[str, Tensor]:  # (N,) -> by level
+    "Return the weights of instances under the name of their level if the bags are flat; else an empty dictionary."
+    return {batch.levels[0].name: weights} if len(batch.levels) == 1 else {}
+
+# %% ../../nbs/models/layers.ipynb #ba242ed5
 def with_covariates(embedding: Tensor, batch: BagBatch, n: int) -> Tensor:  # (B, H) -> (B, H + n)
-    "Return the embedding of each bag with its `n` covariates behind it, or as it is where `n` is 0."
+    """Return the embedding of each bag with its `n` covariates behind it, or as it is where `n` is 0.
+
+    Covariates are multiplied by √H, so that each counts as much as the embedding as a whole."""
     if n == 0:
         return embedding
     if batch.covariates is None or batch.covariates.shape[1] != n:
@@ -247,9 +254,5 @@ def with_covariates(embedding: Tensor, batch: BagBatch, n: int) -> Tensor:  # (B
         raise InputError(
             f"case {batch.ids[0]}: the model takes {n} covariates and the case has {there}; encode it first"
         )
-    return torch.cat([embedding, batch.covariates.to(embedding.dtype)], 1)
-
-
-def flat_attention(batch: BagBatch, weights: Tensor) -> dict[str, Tensor]:  # (N,) -> by level
-    "Return the weights of instances under the name of their level if the bags are flat; else an empty dictionary."
-    return {batch.levels[0].name: weights} if len(batch.levels) == 1 else {}
+    width = embedding.shape[1]
+    return torch.cat([embedding, batch.covariates.to(embedding.dtype) * width**0.5], 1)
