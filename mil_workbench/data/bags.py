@@ -167,7 +167,7 @@ class BagBatch:
         covariates = None if self.covariates is None else self.covariates.to(device, **options)
         return replace(self, instances=instances, labels=self.labels.to(device, **options), covariates=covariates)
 
-
+# %% ../../nbs/data/bags.ipynb #6f4dc8ec
 def joined(bags: Sequence[Bag], name: str, join: Callable[[list[Tensor]], Tensor]) -> Tensor | None:
     "Return the field `name` of all `bags`, joined; None unless all of them have it."
     values = [getattr(bag, name) for bag in bags]

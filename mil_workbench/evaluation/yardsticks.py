@@ -81,7 +81,7 @@ def covariates_of(bags: Sequence[Bag]) -> np.ndarray:  # (B, K)
     "Return the covariates of `bags`, a row each."
     return np.stack([bag.covariates.numpy() for bag in bags])
 
-
+# %% ../../nbs/evaluation/yardsticks.ipynb #0f498071
 def yardstick_probabilities(
     train: Sequence[Bag],
     validation: Sequence[Bag],

@@ -87,10 +87,8 @@ class OpenRun:
         try:
             return self.cohort.pick([case])[0]
         except KeyError:
-            gone = (
-                f"case {case} of run {self.name} is no longer in cohort {self.cohort.name}: its files have gone or are"
-            )
-            raise InputError(f"{gone} left out; bring them back, or run it again") from None
+            gone = f"case {case} of run {self.name} is no longer in cohort {self.cohort.name}"
+            raise InputError(f"{gone}: its files have gone or are left out; bring them back, or run it again") from None
 
 # %% ../../nbs/workflows/finished.ipynb #3fa76b35
 def require_same_encoder(folder: RunFolder, recorded: dict[str, Any], found: dict[str, Any]) -> None:
@@ -161,7 +159,7 @@ def read_covariates(folder: RunFolder, record: Any) -> Covariates | None:
     except ValueError as error:
         raise InputError(f"{folder / 'model.json'}: was altered, {error}; {COPY_AGAIN}") from None
 
-
+# %% ../../nbs/workflows/finished.ipynb #1ee4781f
 def read_predictions(path: Path, classes: Sequence[str]) -> pd.DataFrame:
     "Return the rows of a predictions.csv; raise an `InputError` unless they hold the probabilities of `classes`."
     try:
