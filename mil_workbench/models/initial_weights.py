@@ -134,7 +134,8 @@ def joined(source: str, theirs: Mapping[str, Tensor], target: Tensor, name: str)
     if value.shape != target.shape:
         raise InputError(
             f"init: {source} has the shape {tuple(value.shape)}, and {name} {tuple(target.shape)}; give the model the "
-            "sizes of theirs, such as hidden_features and attention_features"
+            "sizes of theirs, such as hidden_features and attention_features, or let it begin at random (-), as a "
+            "classifier that takes covariates must"
         )
     if not value.isfinite().all():
         raise InputError(f"init: {source} holds values that are not finite; give other weights")
