@@ -166,7 +166,7 @@ def patches_in_section(
 
     - `instances` (N, 4) and `coords` (N, 2): the patches that are used, as in `Places`
     - `left_out` (M, 2): name and reason of each patch that cannot be used
-    - `tiles` (3,): how many tiles a slide has, how many of them show tissue, and how many show nothing
+    - `tiles` (4,): how many tiles a slide has, and how many of them show tissue, nothing, and pen marks
     - `outside` (1,): how many tiles lie outside the section's region, if it has one
     - `um_per_pixel` (1,): of the full slide, 0 if not known
     - `white` (1,): see `white_level`
@@ -185,9 +185,10 @@ def patches_in_section(
     drawn = draw_patches(section, slide=slide, places=found.places, settings=settings)
     require_patches(section, drawn)
     kept = np.sort(drawn.kept)
-    tile_counts = [0, 0, 0]
+    tile_counts = [0, 0, 0, 0]
     if found.tiles is not None:
-        tile_counts = [found.tiles.n, len(found.places) - drawn.n_even, found.tiles.n_even + drawn.n_even]
+        n_even, tiles = drawn.n_even, found.tiles
+        tile_counts = [tiles.n, len(found.places) - n_even, tiles.n_even + n_even, len(tiles.pen)]
     is_fluorescent = slide is None and np.mean([is_bright_on_dark(patch) for patch in drawn.shown]) > 0.5
     arrays = {
         "instances": found.places[kept],

@@ -142,29 +142,31 @@ def report_left_out(left_out: Sequence[Omission], totals: Mapping[str, int], fol
     return f"{in_words(missing, totals)} {'is' if len(missing) == 1 else 'are'} left out, see {path}."
 
 # %% ../../nbs/data/slides.ipynb #ea1537aa
-def describe_tiles(counts: Mapping[str, np.ndarray]) -> str:  # slide -> (3,) tiles, those with tissue, even ones
+def describe_tiles(counts: Mapping[str, np.ndarray]) -> str:  # slide -> (4,) tiles, with tissue, even, with pen
     "Return a sentence on what the tiles of all slides show; nothing if there are no slides."
     if not counts:
         return ""
-    n, n_tissue, n_even = map(int, np.sum(list(counts.values()), axis=0))
+    n, n_tissue, n_even, n_pen = map(int, np.sum(list(counts.values()), axis=0))
     return (
         f"Of {quantity(n, 'tile')} of {quantity(len(counts), 'slide')} {n_tissue:,} show tissue, "
-        f"{n - n_tissue - n_even:,} glass, and {n_even:,} have no texture or no colour (what the scanner filled in)."
+        f"{n - n_tissue - n_even - n_pen:,} glass, {f'{n_pen:,} pen marks, ' if n_pen else ''}and {n_even:,} have no "
+        "texture or no colour (what the scanner filled in)."
     )
 
 
 def unused_tiles(counts: Mapping[str, np.ndarray]) -> list[Omission]:
-    "Return for each slide how many of its tiles have no texture, and how many are of glass."
-    even, glass = [], []
-    for name, (n, n_tissue, n_even) in counts.items():
+    "Return for each slide how many of its tiles have pen marks, have no texture, and are of glass."
+    pen, even, glass = [], [], []
+    for name, (n, n_tissue, n_even, n_pen) in counts.items():
+        if n_pen:
+            pen.append(Omission("tiles", name=name, reason=f"{n_pen:,} of {quantity(n, 'tile')} with pen marks"))
+        n_glass = n - n_tissue - n_even - n_pen
         if n_even:
             reason = f"{n_even:,} of {quantity(n, 'tile')} without texture, neither tissue nor glass"
             even.append(Omission("tiles", name=name, reason=reason))
-        if n > n_tissue + n_even:
-            glass.append(
-                Omission("tiles", name=name, reason=f"{n - n_tissue - n_even:,} of {quantity(n, 'tile')} of glass")
-            )
-    return even + glass
+        if n_glass:
+            glass.append(Omission("tiles", name=name, reason=f"{n_glass:,} of {quantity(n, 'tile')} of glass"))
+    return pen + even + glass
 
 # %% ../../nbs/data/slides.ipynb #7cb43cd1
 def describe_pictures(sections: Sequence[Section], store: InstanceStore) -> list[str]:

@@ -23,8 +23,7 @@ from tqdm.auto import tqdm
 from ..data.patches import Patches
 from ..data.regions import PICTURES, Region, outline_mask, read_mask, read_polygons, write_outline
 from ..data.sections import Section
-from ..data.slide_files import TILE_PIXELS, open_slide, small_picture
-from ..data.tissue import find_tissue
+from ..data.slide_files import TILE_PIXELS, Tiles, find_tiles, open_slide
 from ..evaluation.figures import save_figure
 
 # %% ../../nbs/workflows/extract_pages.ipynb #fc63dace
@@ -44,12 +43,13 @@ class SlideLook:
     left_out: dict[str, np.ndarray]  # reason -> (M, 2) corners of tiles that were opened and cannot be used
 
 
-def outline_of(section: Section, slide, side: int, roi_classes: tuple[str, ...]) -> shapely.Geometry:
+def outline_of(
+    section: Section, slide, tiles: Tiles | None, side: int, roi_classes: tuple[str, ...]
+) -> shapely.Geometry:
     "Return the outline of what is looked at on a slide: its region, or its tissue."
     width, height = slide.dimensions
-    if section.roi is None:
-        tissue, _ = find_tissue(small_picture(slide, side))
-        return outline_mask(tissue, pixel=side / TILE_PIXELS)
+    if tiles is not None:
+        return outline_mask(tiles.tissue, pixel=side / TILE_PIXELS)
     region = Region(section.roi, classes=roi_classes)
     if section.roi.suffix.lower() not in PICTURES:
         return read_polygons(region)
@@ -67,11 +67,14 @@ def look_at_slide(source: Patches, name: str, roi_classes: tuple[str, ...] = ())
         corner = re.search(r"tile at x (\d+), y (\d+)", tile)
         left_out.setdefault(reason, []).append([int(corner[1]), int(corner[2])])
     side = int(places[0, 3])
+    tiles = find_tiles(slide, side) if section.roi is None else None
+    if tiles is not None and len(tiles.pen):
+        left_out["pen marks"] = tiles.pen.tolist()
     return SlideLook(
         section,
         picture=np.asarray(slide.get_thumbnail((LONGEST, LONGEST)).convert("RGB")),
         size=slide.dimensions,
-        outline=outline_of(section, slide, side=side, roi_classes=roi_classes),
+        outline=outline_of(section, slide, tiles=tiles, side=side, roi_classes=roi_classes),
         side=side,
         taken=places[:, 1:3],
         left_out={reason: np.array(corners) for reason, corners in left_out.items()},
