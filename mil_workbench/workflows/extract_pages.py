@@ -69,7 +69,7 @@ def look_at_slide(source: Patches, name: str, roi_classes: tuple[str, ...] = ())
     side = int(places[0, 3])
     tiles = find_tiles(slide, side) if section.roi is None else None
     if tiles is not None and len(tiles.pen):
-        left_out["pen marks"] = tiles.pen.tolist()
+        left_out["pen marks"] = [corner.tolist() for corner in tiles.pen]
     return SlideLook(
         section,
         picture=np.asarray(slide.get_thumbnail((LONGEST, LONGEST)).convert("RGB")),
