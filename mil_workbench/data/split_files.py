@@ -70,7 +70,9 @@ def number_folds(written: Mapping[str, Any], source: Path) -> tuple[dict[str, in
     for text, where in written.items():
         match = re.fullmatch(r"(?:fold|split)?[\s_-]*(\d{1,9})(?:\.0*)?", text.strip().casefold())
         if match is None:
-            raise InputError(f"{where}: fold {text!r} is not a whole number of at most nine digits")
+            raise InputError(
+                f"{where}: fold {text!r} is not a whole number of at most nine digits; number folds from 0 or 1"
+            )
         number_of[text] = int(match[1])
     numbers = sorted(set(number_of.values()))
     first = numbers[0]
@@ -149,7 +151,7 @@ def split_in_rows(path: Path, table: pd.DataFrame) -> Split:
     if name is None or (fold is None and part is None):
         raise InputError(
             f"{path}: a table of folds has the columns patient_id and fold, or case_id, fold and set, or a column for "
-            f"each of train, val and test, not {', '.join(table)}"
+            f"each of train, val and test, not {', '.join(table.columns[:5])}{', …' * (table.shape[1] > 5)}"
         )
     written = {} if fold is None else {text: f"{path}, line {line}" for line, text in table[fold][::-1].items()}
     numbers, notes = number_folds(written, source=path) if fold is not None else ({}, ())

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['ENDING', 'STEPS', 'without_writing', 'without_zeros', 'without_word', 'names_meant', 'paths_meant', 'cases_outermost',
-           'partners_of', 'list_names', 'partners_among', 'cases_meant']
+           'partners_of', 'list_names', 'partners_among', 'require_no_row_numbers', 'cases_meant']
 
 # %% ../../nbs/data/split_names.ipynb #fb02ae76
 import re
 import unicodedata
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from .cohorts import Cohort
 from .split_files import Name, Split
@@ -121,6 +121,17 @@ def partners_among(split: Split, names: list[str], kinds: dict[str, list[str]]) 
     return kind, found[kind]
 
 
+def require_no_row_numbers(where: Mapping[str, str], unknown: Collection[str], n_cases: int) -> None:
+    """Raise an `InputError` if the names of a split, each with its place, count the rows of a table from 0.
+
+    As names they would mean other cases, such as case_1 for the second row, which may be case_2."""
+    if "0" in unknown and where.keys() == set(map(str, range(n_cases))):
+        raise InputError(
+            f"{where['0']}: its names are the numbers 0 to {n_cases - 1}, and no case is called 0: they count the rows "
+            "of a table; write the names of the cases instead"
+        )
+
+
 def cases_meant(split: Split, cohort: Cohort) -> tuple[dict[str, list[str]], list[str]]:
     """Return the cases of `cohort` that each name in the `split` means, and what to say of the others.
 
@@ -137,6 +148,7 @@ def cases_meant(split: Split, cohort: Cohort) -> tuple[dict[str, list[str]], lis
             f"{list_names(names[:2])}, the cohort {list_names(cases.case_id[:2])}; write them as the cases are called"
         )
     unknown = [name for name in names if name not in found]
+    require_no_row_numbers(where, unknown=unknown, n_cases=len(cases))
     if unknown:
         notes.append(
             f"{split.source.name}: {len(unknown)} of its {len(names)} names are not among the cases of {cohort.name} "
