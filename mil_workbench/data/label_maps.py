@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['QUOTED', 'split_outside', 'unquote', 'quote', 'read_label_map', 'write_label_map', 'MappedLabels',
-           'require_all_named', 'map_labels', 'map_classes']
+           'require_all_named', 'as_in_table', 'map_labels', 'map_classes']
 
 # %% ../../nbs/data/label_maps.ipynb #ad88cd2b
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -109,6 +110,17 @@ def require_all_named(
             f"{source}: label_map names class {absent[0]}, which no case has; take it out; there are {there_are}"
         )
 
+# %% ../../nbs/data/label_maps.ipynb #798981c8
+def as_in_table(meanings: Mapping[str, str], names: Collection[str]) -> dict[str, str]:
+    "Return `meanings` with each class encoded and spaced as in `names`, those of a table, where that is clear."
+
+    def form(name: str) -> str:
+        return " ".join(unicodedata.normalize("NFC", name).split())
+
+    how_often = Counter(map(form, names)) | Counter(map(form, meanings))
+    spelt = {form(name): name for name in names if how_often[form(name)] == 1}
+    return {spelt.get(form(name), name): meaning for name, meaning in meanings.items()}
+
 
 def map_labels(
     labels: Mapping[str, str],  # case -> class in the table
@@ -120,7 +132,7 @@ def map_labels(
     "Return the labels that `meanings` make of `labels`; raise an `InputError` for a class that they do not name."
     if not meanings:
         return MappedLabels(dict(labels), dropped={})
-    meanings = {name: name for name in classes or ()} | dict(meanings)
+    meanings = {name: name for name in classes or ()} | as_in_table(meanings, {*labels.values(), *elsewhere})
     require_all_named(labels, meanings=meanings, source=source, is_judged=classes is not None, elsewhere=elsewhere)
     dropped: dict[str, list[str]] = {}
     for case, name in labels.items():

@@ -61,7 +61,7 @@ def parts_among(names: Iterable[str], where: str) -> dict[str, str]:  # part -> 
             raise InputError(f"{where}: {found[part]} and {name} both name the {part} cases; remove one of them")
     return found
 
-
+# %% ../../nbs/data/split_files.ipynb #a851a7ca
 def number_folds(written: Mapping[str, Any], source: Path) -> tuple[dict[str, int], tuple[str, ...]]:
     """Return the fold, from 0 on, of each number that is `written`, and what to say of it.
 

@@ -120,7 +120,7 @@ def partners_among(split: Split, names: list[str], kinds: dict[str, list[str]]) 
     kind = max(found, key=lambda kind: len(found[kind]))
     return kind, found[kind]
 
-
+# %% ../../nbs/data/split_names.ipynb #8bdb419f
 def require_no_row_numbers(where: Mapping[str, str], unknown: Collection[str], n_cases: int) -> None:
     """Raise an `InputError` if the names of a split, each with its place, count the rows of a table from 0.
 

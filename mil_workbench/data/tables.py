@@ -134,6 +134,7 @@ def header_names(path: Path, written: list[str], roles: Mapping[int, str] | None
         names[place] = role
     while not names[-1]:  # from an extra separator at the end
         names.pop()
+    names[0] = names[0] or "index (not used)"  # row numbers, as pandas and R write them
     patients = [] if roles else patient_places(names)
     if "patient_id" not in names and len(patients) > 1:
         raise InputError(
