@@ -1,6 +1,7 @@
 """Slides with a column roi, and limits on sections and patches: from a manifest to a cohort."""
 
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -16,13 +17,21 @@ from mil_workbench.files import InputError
 SIDE = 576  # of a phantom's slide, pixels of 1 µm
 
 
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    "A folder of eight slides."
+    folder = tmp_path_factory.mktemp("pictures")
+    for i, section in enumerate([each for each in phantom_sections(12, seed=2) if each.stain == "h&e"][:8]):
+        write_slide(folder / f"{i}.tif", draw_section(section)[0])
+    return folder
+
+
 @pytest.fixture
-def slides(tmp_path):
+def slides(tmp_path, pictures):
     "A manifest of four cases with two sections each, whose regions are the left half, given in four ways."
-    sections = [section for section in phantom_sections(12, seed=2) if section.stain == "h&e"][:8]
     rows = []
-    for i, section in enumerate(sections):
-        write_slide(tmp_path / f"{i}.tif", draw_section(section)[0])
+    for i in range(8):
+        shutil.copy(pictures / f"{i}.tif", tmp_path)
         case = f"c{i // 2}"
         rows.append(
             {"case_id": case, "patient_id": case, "label": "ab"[i // 2 % 2], "file": f"{i}.tif", "section": str(i)}
@@ -71,6 +80,14 @@ def test_regions_restrict_slides_and_faults_leave_out_one_section(slides, capsys
     polygons, mask = cohort.bags[0].coords.split(cohort.bags[0].levels[0].sizes.tolist())
     assert len(polygons) and len(mask)
     assert "18 tiles outside the region left.geojson" in set(reasons)
+
+
+def test_a_region_in_another_scale_leaves_out_its_section(slides):
+    corner = [[[0, 0], [120, 0], [120, 100], [0, 100], [0, 0]]]  # glass: the left half in pixels of a smaller level
+    (slides.parent / "left.geojson").write_text(json.dumps({"type": "Polygon", "coordinates": corner}))
+    load(slides)
+    reasons = pd.read_csv(slides.parent / "store" / "left_out.csv").set_index("name").reason
+    assert "there is no tissue in it, but elsewhere on its slide" in reasons["c0/tissue/0"]
 
 
 def test_classes_of_regions(slides):

@@ -96,16 +96,11 @@ def read_mask(region: Region, width: int, height: int) -> np.ndarray:  # (H, W) 
             f"{height}; it must cover the whole slide"
         )
     present = sorted({str(value) for value in np.unique(values)} - {"0", "False"})
+    if not present:
+        raise InputError(f"{path}: is 0 everywhere; no part of the slide would be looked at")
     missing = [name for name in region.classes if name not in present]
-    if missing or not present:
-        raise InputError(
-            f"{path}: "
-            + (
-                f"roi_classes names {missing[0]}; its values are {', '.join(present[:20])}"
-                if missing
-                else "is 0 everywhere; no part of the slide would be looked at"
-            )
-        )
+    if missing:
+        raise InputError(f"{path}: roi_classes names {missing[0]}; its values are {', '.join(present[:20])}")
     return np.isin(values, [int(name) for name in region.classes]) if region.classes else values > 0
 
 
@@ -163,12 +158,13 @@ def tiles_in_region(region: Region, width: int, height: int, side: float) -> np.
     return inside.round().astype(np.int64)
 
 # %% ../../nbs/data/regions.ipynb #8a6bc763
-def outline_mask(mask: np.ndarray, pixel: float) -> shapely.Geometry:  # (H, W) bool, pixels of the slide
-    "Return the polygons round the true pixels of `mask`, each `pixel` pixels of the full slide wide."
+def outline_mask(mask: np.ndarray, pixel: tuple[float, float]) -> shapely.Geometry:  # (H, W) bool
+    "Return the polygons round the true pixels of `mask`, each `pixel` (across, down) pixels of the full slide large."
     edges = np.diff(np.pad(mask.astype(np.int8), ((0, 0), (1, 1))), axis=1)
     rows, starts = np.nonzero(edges == 1)
     _, ends = np.nonzero(edges == -1)
-    runs = shapely.box(starts * pixel, rows * pixel, ends * pixel, (rows + 1) * pixel)
+    across, down = pixel
+    runs = shapely.box(starts * across, rows * down, ends * across, (rows + 1) * down)
     return shapely.union_all(runs)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .workbooks import Fits, choose_sheet
+from .workbooks import Fits, choose_sheet, content_of
 from ..files import InputError
 
 # %% ../../nbs/data/tables.ipynb #44e5ca2c
@@ -28,12 +28,7 @@ TABLES = (".csv", ".tsv", ".txt", WORKBOOK)  # file endings of tables; compare w
 
 def read_table_text(path: Path) -> str:
     "Return the text of the table at `path`; raise an `InputError` if it cannot be read or is not text."
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    content = content_of(path)
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise InputError(f"{path}: is a workbook or an archive, not text; save it as .xlsx, or its sheet as CSV UTF-8")
     name, encoding = ("UTF-16", "utf-16") if content.startswith((b"\xff\xfe", b"\xfe\xff")) else ("UTF-8", "utf-8-sig")

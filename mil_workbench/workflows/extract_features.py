@@ -22,13 +22,12 @@ from ..files import InputError, resolve, write_json
 from ..models.encode import encode_parts, part_keys, parts_of
 from ..models.encoders import Encoder
 from ..models.weights import architecture_of
-from ..record.parameters import notebook_parameters, parameters_class, shipped_parameters
-from ..record.rules import LONGEST_NAME, folder_of, plan_run
-from ..record.run_folder import begin_anew
+from ..record.parameters import notebook_parameters, shipped_parameters
+from ..record.rules import LONGEST_NAME, plan_run
 from ..training.settings import choose_device
 from .extract_pages import write_slide_pages
 from .run_cases import features_folder, load_cases, section_choice
-from .train import Run
+from .train import Run, begin_run
 
 # %% ../../nbs/workflows/extract_features.ipynb #810cb47d
 def start(namespace: Mapping[str, Any]) -> Run:
@@ -43,10 +42,7 @@ def start(namespace: Mapping[str, Any]) -> Run:
     if cohort_kind(values["cohort"]) == "features":
         raise InputError(f"cohort {values['cohort']} has features already: there is nothing to extract")
     choose_device(values["device"])
-    folder = folder_of(values)
-    begin_anew(folder, values)
-    changed = frozenset(name for name, value in values.items() if value != defaults[name])
-    return Run(parameters_class("extract_features")(**values), folder=folder, changed=changed)
+    return begin_run("extract_features", values, defaults=defaults)
 
 
 def load(run: Run) -> Cohort:

@@ -49,12 +49,12 @@ def outline_of(
     "Return the outline of what is looked at on a slide: its region, or its tissue."
     width, height = slide.dimensions
     if tiles is not None:
-        return outline_mask(tiles.tissue, pixel=side / TILE_PIXELS)
+        return outline_mask(tiles.tissue, pixel=(side / TILE_PIXELS, side / TILE_PIXELS))
     region = Region(section.roi, classes=roi_classes)
     if section.roi.suffix.lower() not in PICTURES:
         return read_polygons(region)
     mask = read_mask(region, width=width, height=height)
-    return outline_mask(mask, pixel=width / mask.shape[1])
+    return outline_mask(mask, pixel=(width / mask.shape[1], height / mask.shape[0]))
 
 
 def look_at_slide(source: Patches, name: str, roi_classes: tuple[str, ...] = ()) -> SlideLook:

@@ -22,11 +22,10 @@ from ..data.site_folds import groups_of
 from ..evaluation.metrics import Metric, classification_metrics
 from ..evaluation.yardsticks import bag_statistics
 from ..files import InputError, write_json
-from ..record.parameters import notebook_parameters, parameters_class, shipped_parameters
-from ..record.rules import folder_of, plan_run
-from ..record.run_folder import begin_anew
+from ..record.parameters import notebook_parameters, shipped_parameters
+from ..record.rules import plan_run
 from .run_cases import encode_with, frozen_encoder, load_cases
-from .train import Run
+from .train import Run, begin_run
 
 # %% ../../nbs/workflows/site_check.ipynb #e9b36353
 N_FOLDS, STRENGTH = 5, 0.01  # of the cross-validation; C of the logistic regression
@@ -36,10 +35,7 @@ def start(namespace: Mapping[str, Any]) -> Run:
     "Check the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
     given, _, defaults = notebook_parameters(namespace, shipped_parameters("site_check"))
     values = plan_run("site_check.ipynb", defaults=defaults, given=given)
-    folder = folder_of(values)
-    begin_anew(folder, values)
-    changed = frozenset(name for name, value in values.items() if value != defaults[name])
-    return Run(parameters_class("site_check")(**values), folder=folder, changed=changed)
+    return begin_run("site_check", values, defaults=defaults)
 
 
 def load(run: Run) -> Cohort:
@@ -56,7 +52,7 @@ def score_out_of_fold(inputs: np.ndarray, labels: np.ndarray, patients: np.ndarr
     It is cross-validated by patient, with a 95 % interval over patients; chance is 0.5."""
     fewest = pd.Series(patients).groupby(labels).nunique().min()
     if fewest < 2:
-        raise InputError("a class or a site has one patient only, so it cannot be held out; join it with another one")
+        raise InputError("a class has one patient only, so it cannot be held out; join it with another one")
     splitter = StratifiedGroupKFold(min(N_FOLDS, int(fewest)), shuffle=True, random_state=seed)
     probabilities = np.zeros((len(labels), labels.max() + 1))
     for train, test in splitter.split(inputs, labels, patients):
@@ -70,6 +66,9 @@ def score_out_of_fold(inputs: np.ndarray, labels: np.ndarray, patients: np.ndarr
 def check_site(cohort: Cohort, column: str, seed: int) -> pd.DataFrame:
     "Return the AUROC of the site from the features and of the label from the site alone, beside chance."
     groups, cases = groups_of(cohort, column), cohort.cases
+    n_patients = cases.groupby(groups).patient_id.nunique()
+    for site in n_patients.index[n_patients == 1]:
+        raise InputError(f"{column} {site} has one patient only, so it cannot be held out; join it with another one")
     patients, (numbers, _) = cases.patient_id.to_numpy(str), pd.factorize(groups)
     one_hot = np.eye(numbers.max() + 1)[numbers] * 10  # so that the penalty hardly matters
     site = score_out_of_fold(bag_statistics(cohort.bags), numbers, patients=patients, seed=seed)
