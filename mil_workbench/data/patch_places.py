@@ -20,7 +20,7 @@ from .sections import Section
 from .slide_files import TILE_PIXELS, Tiles, find_tiles, open_slide, small_picture
 from .stain_names import quantity
 from .stain_normalisation import find_stains
-from .tissue import find_tissue, is_blank, is_bright_on_dark
+from .tissue import find_tissue, is_blank, is_bright_on_dark, is_out_of_focus
 from ..files import InputError, hash_value
 
 # %% ../../nbs/data/patch_places.ipynb #a7acb49e
@@ -101,6 +101,7 @@ class DrawnPatches:
     kept: list[int] = field(default_factory=list)  # rows of its places
     left_out: list[tuple[str, str]] = field(default_factory=list)  # name, reason
     n_even: int = 0  # tiles without texture
+    blurred: list[int] = field(default_factory=list)  # rows of tiles out of focus
     shown: list[np.ndarray] = field(default_factory=list)  # the first `N_SHOWN` that are kept
     white: int = 0  # of its pictures of more than 8 bits, once there is one
 
@@ -132,14 +133,17 @@ def draw_patches(
             if slide is not None:  # after an error, OpenSlide reads nothing more until the slide is opened again
                 slide, _ = open_slide(section)
             continue
-        if not is_blank(patch):
+        if is_blank(patch):
+            if slide is None:
+                drawn.left_out.append((name, "is blank"))
+            else:
+                drawn.n_even += 1
+        elif slide is not None and is_out_of_focus(patch):
+            drawn.blurred.append(i)
+        else:
             drawn.kept.append(i)
             if len(drawn.shown) < N_SHOWN:
                 drawn.shown.append(patch)
-        elif slide is None:
-            drawn.left_out.append((name, "is blank"))
-        else:
-            drawn.n_even += 1
     return drawn
 
 # %% ../../nbs/data/patch_places.ipynb #44c9f613
@@ -150,6 +154,8 @@ def require_patches(section: Section, drawn: DrawnPatches) -> None:
     where = section.files[0] if section.is_slide else section.files[0].parent
     if drawn.left_out:
         reason = ": ".join(drawn.left_out[0])
+    elif drawn.blurred:
+        reason = f"{quantity(len(drawn.blurred), 'tile')} out of focus"
     elif drawn.n_even:
         reason = f"{quantity(drawn.n_even, 'tile')} without texture"
     else:
@@ -181,6 +187,7 @@ def patches_in_section(
     - `instances` (N, 4) and `coords` (N, 2): the patches that are used, as in `Places`
     - `left_out` (M, 2): name and reason of each patch that cannot be used
     - `tiles` (4,): how many tiles a slide has, and how many of them show tissue, nothing, and pen marks
+    - `blurred` (M, 2): corners of a slide's tiles that are left out because they are out of focus
     - `outside` (1,): how many tiles lie outside the section's region, if it has one
     - `um_per_pixel` (1,): of the full slide, 0 if not known
     - `white` (1,): see `white_level`
@@ -202,7 +209,8 @@ def patches_in_section(
     tile_counts = [0, 0, 0, 0]
     if found.tiles is not None:
         n_even, tiles = drawn.n_even, found.tiles
-        tile_counts = [tiles.n, len(found.places) - n_even, tiles.n_even + n_even, len(tiles.pen)]
+        n_tissue = len(found.places) - n_even - len(drawn.blurred)
+        tile_counts = [tiles.n, n_tissue, tiles.n_even + n_even, len(tiles.pen)]
     is_fluorescent = slide is None and np.mean([is_bright_on_dark(patch) for patch in drawn.shown]) > 0.5
     arrays = {
         "instances": found.places[kept],
@@ -210,6 +218,7 @@ def patches_in_section(
         "left_out": np.array(drawn.left_out, dtype=str).reshape(-1, 2),
         "um_per_pixel": np.array([um_per_pixel]),
         "tiles": np.array(tile_counts),
+        "blurred": found.places[np.sort(drawn.blurred).astype(int), 1:3],
         "white": np.array([drawn.white or 255]),
         "bright_on_dark": np.array([is_fluorescent]),
     }

@@ -29,7 +29,7 @@ from ..files import InputError, hash_value
 
 # %% ../../nbs/data/patches.ipynb #6c43332b
 RGB = ("red", "green", "blue")
-VERSION = 4  # goes up when the same files give other patches, so that data.slides notices outdated stores
+VERSION = 5  # goes up when the same files give other patches, so that data.slides notices outdated stores
 StainNormalisation = Literal["none", "macenko"]
 
 

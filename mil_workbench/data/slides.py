@@ -142,31 +142,34 @@ def report_left_out(left_out: Sequence[Omission], totals: Mapping[str, int], fol
     return f"{in_words(missing, totals)} {'is' if len(missing) == 1 else 'are'} left out, see {path}."
 
 # %% ../../nbs/data/slides.ipynb #ea1537aa
-def describe_tiles(counts: Mapping[str, np.ndarray]) -> str:  # slide -> (4,) tiles, with tissue, even, with pen
+def describe_tiles(counts: Mapping[str, np.ndarray]) -> str:  # slide -> (5,), see `unused_tiles`
     "Return a sentence on what the tiles of all slides show; nothing if there are no slides."
     if not counts:
         return ""
-    n, n_tissue, n_even, n_pen = map(int, np.sum(list(counts.values()), axis=0))
+    n, n_tissue, n_even, n_pen, n_blurred = map(int, np.sum(list(counts.values()), axis=0))
     return (
         f"Of {quantity(n, 'tile')} of {quantity(len(counts), 'slide')} {n_tissue:,} show tissue, "
-        f"{n - n_tissue - n_even - n_pen:,} glass, {f'{n_pen:,} pen marks, ' if n_pen else ''}and {n_even:,} have no "
-        "texture or no colour (what the scanner filled in)."
+        f"{n - n_tissue - n_even - n_pen - n_blurred:,} glass, {f'{n_pen:,} pen marks, ' if n_pen else ''}"
+        f"{f'{n_blurred:,} are out of focus, ' if n_blurred else ''}and {n_even:,} have no texture or no colour (what "
+        "the scanner filled in)."
     )
 
 
 def unused_tiles(counts: Mapping[str, np.ndarray]) -> list[Omission]:
-    "Return for each slide how many of its tiles have pen marks, have no texture, and are of glass."
-    pen, even, glass = [], [], []
-    for name, (n, n_tissue, n_even, n_pen) in counts.items():
-        if n_pen:
-            pen.append(Omission("tiles", name=name, reason=f"{n_pen:,} of {quantity(n, 'tile')} with pen marks"))
-        n_glass = n - n_tissue - n_even - n_pen
-        if n_even:
-            reason = f"{n_even:,} of {quantity(n, 'tile')} without texture, neither tissue nor glass"
-            even.append(Omission("tiles", name=name, reason=reason))
-        if n_glass:
-            glass.append(Omission("tiles", name=name, reason=f"{n_glass:,} of {quantity(n, 'tile')} of glass"))
-    return pen + even + glass
+    """Return for each slide how many of its tiles show nothing that is looked at, by reason.
+
+    `counts` (5,) of a slide are all of its tiles, and those with tissue, without texture, with pen, and blurred."""
+    unused = []
+    for name, (n, n_tissue, n_even, n_pen, n_blurred) in counts.items():
+        for n_tiles, what in (
+            (n_pen, "with pen marks"),
+            (n_blurred, "out of focus"),
+            (n_even, "without texture, neither tissue nor glass"),
+            (n - n_tissue - n_even - n_pen - n_blurred, "of glass"),
+        ):
+            if n_tiles:
+                unused.append(Omission("tiles", name=name, reason=f"{n_tiles:,} of {quantity(n, 'tile')} {what}"))
+    return unused
 
 # %% ../../nbs/data/slides.ipynb #7cb43cd1
 def describe_pictures(sections: Sequence[Section], store: InstanceStore) -> list[str]:
@@ -204,7 +207,9 @@ def describe_sections(
         if case not in usable_cases:
             left_out.append(Omission("case", name=case, reason="has no section that can be used"))
     tile_counts = {
-        str(section.files[0]): store.array(section.id, "tiles").numpy() for section in usable if section.is_slide
+        str(section.files[0]): np.append(store.array(section.id, "tiles"), len(store.array(section.id, "blurred")))
+        for section in usable
+        if section.is_slide
     }
     left_out += unused_tiles(tile_counts)
     left_out += outside_regions(usable, store=store)

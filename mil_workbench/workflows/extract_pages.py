@@ -70,6 +70,8 @@ def look_at_slide(source: Patches, name: str, roi_classes: tuple[str, ...] = ())
     tiles = find_tiles(slide, side) if section.roi is None else None
     if tiles is not None and len(tiles.pen):
         left_out["pen marks"] = [corner.tolist() for corner in tiles.pen]
+    if len(blurred := source.store.array(name, "blurred")):
+        left_out["out of focus"] = blurred.tolist()
     return SlideLook(
         section,
         picture=np.asarray(slide.get_thumbnail((LONGEST, LONGEST)).convert("RGB")),
