@@ -220,6 +220,8 @@ def give_back_memory() -> None:
 
 def embed(embedding: Embedding, batch: BagBatch) -> Tensor:  # (N, hidden_features)
     "Return the embedding of all instances of `batch`, read chunk by chunk where they lie on disk."
+    if isinstance(batch.instances, Tensor):
+        return embedding(batch.instances)
     return embedding.embed_rows(batch.read, int(batch.bag_offsets[-1]))
 
 # %% ../../nbs/models/layers.ipynb #4e046905

@@ -23,7 +23,7 @@ from mil_workbench.models.layers import (
     multilayer,
     with_covariates,
 )
-from .segments import segment_max, segment_mean, segment_softmax, segment_sum
+from .segments import segment_max, segment_mean, segment_pool, segment_softmax
 
 # %% ../../nbs/models/pooling.ipynb #4096acb0
 class AttentionScores(nn.Module):
@@ -63,7 +63,7 @@ def softmax_pool(
 ) -> tuple[Tensor, Tensor]:  # (G, H) and (N,)
     "Return the weighted mean of each group, and the weights, a softmax of the scores within the group."
     weights = segment_softmax(scores, offsets)
-    return segment_sum(weights[:, None] * embedded, offsets), weights
+    return segment_pool(weights, embedded, offsets), weights
 
 # %% ../../nbs/models/pooling.ipynb #c03650e1
 def fast_tanh(values: Tensor) -> Tensor:
