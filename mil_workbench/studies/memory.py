@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from ..models.layers import give_back_memory
-from .peers import CONTESTANTS, gated_attention, prepare, random_batch
+from .dual_stream_peers import CONTESTS
+from .peers import prepare, random_batch
 
 # %% ../../nbs/studies/memory.ipynb #2f8f2da5
 def process_memory(entry: str) -> int:  # bytes
@@ -29,6 +30,7 @@ def process_memory(entry: str) -> int:  # bytes
 
 
 def memory_of_step(
+    model: str,  # a name of CONTESTS
     contestant: str,
     step: str,
     sizes: Sequence[int],
@@ -39,14 +41,12 @@ def memory_of_step(
 ) -> dict[str, float]:
     "Return the bytes at the peak of a step, the bytes of its inputs, and its seconds; call it in a new process."
     torch.set_num_threads(threads)
-    model, way = (
-        gated_attention(in_features, hidden_features=hidden_features, checkpointing=checkpointing),
-        CONTESTANTS[contestant],
-    )
-    prepare(step, model=model, batch=random_batch([64, 64], in_features), way=way)()
+    measured, way = CONTESTS[model].build(in_features, hidden_features), CONTESTS[model].contestants[contestant]
+    measured.checkpointing = checkpointing
+    prepare(step, model=measured, batch=random_batch([64, 64], in_features), way=way)()
     before = process_memory("VmRSS")
     batch = random_batch(sizes, in_features)
-    inputs, call = batch.instances.nbytes, prepare(step, model=model, batch=batch, way=way)
+    inputs, call = batch.instances.nbytes, prepare(step, model=measured, batch=batch, way=way)
     del batch  # padded forms do not need it any more
     give_back_memory()
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
