@@ -4,11 +4,12 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 RUNS = papermill_runs/first
 
-.PHONY: help setup debian train test lint copies lab viewers screenshots export readme
+.PHONY: help setup debian train test gpu-test lint copies lab viewers screenshots export readme
 
 help:
 	@echo "make train   set up, then train fold 0 on real histology and on MRI phantoms; ends with executed notebooks"
 	@echo "make test    set up, then run the tests (SLOW=1 adds the slow ones)"
+	@echo "make gpu-test  set up, then check on this machine's GPU what only a GPU can show; ends with an executed page"
 	@echo "make lint    set up, then check the form of notebooks, tests and JavaScript, and the package's types and imports"
 	@echo "make lab     set up, then open JupyterLab on lab/, working copies of the notebooks that git leaves alone"
 	@echo "make copies  bring lab/ up to date, where JupyterLab runs already"
@@ -56,6 +57,10 @@ lint: setup
 
 test: setup debian lint
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(if $(SLOW),,-m "not slow")
+
+gpu-test: setup
+	@mkdir -p papermill_runs/pages
+	$(BIN)/papermill nbs/runs/gpu_check.ipynb papermill_runs/pages/gpu_check.ipynb
 
 copies: setup
 	@$(BIN)/python -c "from mil_workbench.working_copies import refresh_copies; print(refresh_copies())"

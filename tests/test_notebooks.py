@@ -30,6 +30,13 @@ def test_peer_benchmark(run_notebook, project):
     assert "to the fastest peer, at most 1.05" in printed(project / "out.ipynb")
 
 
+@pytest.mark.slow  # minutes: every model is trained six times; the chapter studies/gpu_check tries its functions
+def test_gpu_check_is_tried_on_a_cpu(run_notebook, project):
+    done = run_notebook("gpu_check", device="cpu", seconds_per_row=0.1, largest=200, n_images=4)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "rows pass" in printed(project / "out.ipynb")
+
+
 def test_benchmarks(run_notebook, project):
     options = {
         "cohorts": "musk1",

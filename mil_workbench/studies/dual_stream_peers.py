@@ -73,7 +73,7 @@ def by_torchmil(model: DualStreamMIL, batch: BagBatch) -> Callable[[], Tensor]:
     embedding = nn.Sequential(model.embedding.linear, nn.ReLU())
     theirs = DSMIL((batch.instances.shape[1],), att_dim=model.query[0].out_features, feat_ext=embedding)
     theirs.inst_classifier, theirs.q_nn = model.selector.scorer, model.query
-    theirs.train(model.training)
+    theirs.train(model.training).to(batch.instances.device)
     padded, is_real = pad(batch)
     return lambda: theirs(padded, is_real)
 

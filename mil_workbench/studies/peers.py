@@ -63,7 +63,7 @@ def one_bag_at_a_time(model: AttentionMIL, batch: BagBatch) -> Callable[[], Tens
 def pad(batch: BagBatch) -> tuple[Tensor, Tensor]:  # (B, longest, D), (B, longest) bool
     "Return the bags padded to the longest, and where they are not padding."
     bags = batch.instances.split(batch.bag_offsets.diff().tolist())
-    is_real = [torch.ones(len(bag), dtype=torch.bool) for bag in bags]
+    is_real = [torch.ones(len(bag), dtype=torch.bool, device=bag.device) for bag in bags]
     return tuple(nn.utils.rnn.pad_sequence(part, batch_first=True) for part in (bags, is_real))
 
 
@@ -98,6 +98,7 @@ def by_torchmil(model: AttentionMIL, batch: BagBatch) -> Callable[[], Tensor]:
         theirs.pool.fc2.weight.copy_(model.attention.score[0].weight)  # has no bias there, which softmax ignores
         theirs.classifier.module.load_state_dict(model.classifier[0].state_dict())
     padded, is_real = pad(batch)
+    theirs.to(padded.device)
     return lambda: theirs(padded, is_real.float())
 
 
