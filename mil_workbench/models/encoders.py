@@ -59,7 +59,7 @@ LEAST_SIDE = 160  # pixels, of a picture of a frozen encoder
 
 def enlarged(images: Tensor) -> Tensor:  # (N, C, H, W)
     "Return the images with shorter sides of at least `LEAST_SIDE` pixels."
-    side = min(images.shape[-2:])
+    side = int(min(images.shape[-2:]))  # a tensor while it is traced
     return F.interpolate(images, scale_factor=LEAST_SIDE / side, mode="bilinear") if side < LEAST_SIDE else images
 
 # %% ../../nbs/models/encoders.ipynb #7c6c4637
