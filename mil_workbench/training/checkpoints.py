@@ -97,8 +97,9 @@ def _restore_selection(model: nn.Module, stored: dict[str, Any]) -> None:
 
 
 def _require_same_model(path: str | Path, stored: dict[str, Any], model: nn.Module) -> None:
-    for name in stored.keys() | model.description.keys():
-        here, there = model.description.get(name), stored.get(name)
+    described = json.loads(json.dumps(model.description))  # as it would be read again, tuples as lists
+    for name in stored.keys() | described.keys():
+        here, there = described.get(name), stored.get(name)
         if here != there and name != "critical_selection_mode":
             raise InputError(f"{path}: is a checkpoint of another model: its {name} is {there}, this one's is {here}")
 
