@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import pandas as pd
@@ -88,7 +89,7 @@ class Cohort:
         "Whether the instances are images, which an encoder turns into features."
         return len(self.bags[0].instances.shape) == 4
 
-    @property
+    @cached_property
     def cases(self) -> pd.DataFrame:
         """A table with one row per case: case_id, patient_id, label (a number), instances (how many).
 
@@ -102,7 +103,7 @@ class Cohort:
         "The names of the further columns that its cases have, such as sex or site."
         return tuple(dict.fromkeys(name for bag in self.bags for name in bag.columns))
 
-    @property
+    @cached_property
     def hash(self) -> str:
         "A hash of who is in the cohort: its classes, and the name, patient and label of each case."
         cases = sorted([bag.id, bag.patient_id, bag.label] for bag in self.bags)

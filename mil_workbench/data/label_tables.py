@@ -9,6 +9,7 @@ __all__ = ['Diagnosis', 'LabelTable', 'require_known_cases', 'require_one_label'
 # %% ../../nbs/data/label_tables.ipynb #123375b1
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,7 +43,7 @@ class LabelTable:
     without_label: dict[str, int] = field(default_factory=dict)  # case -> line
     labels_without_files: frozenset[str] = frozenset()  # of cases that have no files
 
-    @property
+    @cached_property
     def diagnoses(self) -> dict[str, Diagnosis]:
         "Patient and label of each case that has a label and files."
         patients = self.rows.patient_id if self.has_patients else self.rows.case_id
