@@ -39,13 +39,13 @@ def read_features(path: str | Path) -> dict[str, np.ndarray]:
     float64. Raise an `InputError` that names the file if it is missing, unreadable, larger than memory, empty or
     not finite."""
     arrays, _ = read_in_place(path, is_placed=False)
-    return arrays
+    return arrays | {"instances": arrays["instances"].astype(np.float32, copy=False)}
 
 
 def read_in_place(path: str | Path, is_placed: bool = True) -> tuple[dict[str, np.ndarray], dict[str, dict[str, Any]]]:
     """Return what `read_features` returns, and the places of those arrays that the file holds as they are.
 
-    Only float16 and float32 instances have a place, and float16 ones with a place stay float16. A place is that of
+    Only float16 and float32 instances have a place, and float16 ones stay float16. A place is that of
     [arrays in place](in_place.ipynb)."""
     path = Path(path)
     if not is_feature_file(path):
@@ -57,8 +57,6 @@ def read_in_place(path: str | Path, is_placed: bool = True) -> tuple[dict[str, n
         raw = read_arrays(path)
         arrays = check_features(path, raw)
         in_place = places_of(path, raw=raw, arrays=arrays) if is_placed else {}
-        if "instances" not in in_place:
-            arrays["instances"] = arrays["instances"].astype(np.float32, copy=False)
         return arrays, in_place
     except InputError:
         raise

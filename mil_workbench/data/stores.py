@@ -6,7 +6,9 @@
 __all__ = ['InstanceStore', 'copy_rows', 'StoreArray']
 
 # %% ../../nbs/data/stores.ipynb #7ed644b6
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,14 +19,19 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .in_place import map_unchanged, require_unchanged
+from .in_place import map_place, map_unchanged, require_unchanged
 from mil_workbench.data.shards import (
+    group_path,
     load_array,
+    lost_array,
+    new_record,
     read_index,
     read_record,
     read_records,
     record_path,
+    remove_from_group,
     shard_path,
+    write_group,
     write_shard,
     writing,
 )
@@ -35,6 +42,7 @@ class InstanceStore:
     "A folder of memory-mapped shards, read as one sequence of instances."
 
     OPEN_MAPS = 256  # each holds a file open, and a process may hold about a thousand
+    GROUP_SHARDS, GROUP_BYTES = 500, 2**26  # in a group, at most, unless one shard has more
 
     if TYPE_CHECKING:  # writing, reading and verifying follow, each in a cell of its own
 
@@ -43,6 +51,7 @@ class InstanceStore:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
         self._maps: dict[tuple[str, str], np.ndarray] = {}  # by shard and array
+        self._waiting: list[tuple[dict, dict[str, np.ndarray]]] | None = None  # the next group, within `grouped`
         self.records = read_index(self.folder)
 
     def __getstate__(self) -> dict:  # for another process, which opens its own maps
@@ -63,7 +72,10 @@ class InstanceStore:
         return tuple(next(iter(self.records.values()))["shape"])
 
     def path(self, name: str, array: str = "instances") -> Path:
-        "Return the file that holds one array of the shard `name`."
+        "Return the file that holds one array of the shard `name`, alone or with those of its group."
+        group = self.records.get(name, {}).get("group")
+        if group is not None:
+            return group_path(self.folder, group, "arrays")
         return shard_path(self.folder, name=name, array=array)
 
     def has(self, name: str, key: dict[str, Any]) -> bool:
@@ -83,17 +95,24 @@ def write(
 ) -> None:
     """Write the shard `name`, its `instances` (N, *shape) and other arrays of length N, instead of an older one.
 
-    Arrays that are `in_place` are not written: they are read from the source file."""
+    Arrays that are `in_place` are not written: they are read from the source file. Within `grouped`, the shard can be
+    read once the block is left."""
     first = next((record for record in self.records.values() if record["name"] != name), None)
     if first is not None and self.shape != instances.shape[1:]:
         raise InputError(
             f"{key['path']}: instances of shape {instances.shape[1:]}, but {first['key']['path']} has "
             f"{tuple(first['shape'])}; extract both with the same settings"
         )
-    with writing(self.folder):
-        self._forget(name)
-        arrays = {"instances": instances, **arrays}
-        record = write_shard(self.folder, name=name, key=key, arrays=arrays, in_place=in_place, about=about)
+    arrays = {"instances": instances, **arrays}
+    record = new_record(name, key=key, arrays=arrays, in_place=in_place, about=about)
+    arrays = {array: values for array, values in arrays.items() if array not in (in_place or {})}
+    self._forget(name)
+    if self._waiting is None:
+        with writing(self.folder):
+            write_shard(self.folder, record, arrays=arrays)
+    else:
+        self._waiting.append((record, arrays))
+        self._write_group(least_shards=self.GROUP_SHARDS, least_bytes=self.GROUP_BYTES)
     self.records[name] = record
 
 
@@ -113,10 +132,34 @@ def _forget(self: InstanceStore, name: str) -> None:
     self._maps = {key: values for key, values in self._maps.items() if key[0] != name}
     self.__dict__.pop("_layout", None)
 
+# %% ../../nbs/data/stores.ipynb #0a9d5be2
+@patch
+@contextmanager
+def grouped(self: InstanceStore) -> Iterator[None]:
+    "Write the shards of the block in groups; the last of them when the block is left, for whatever reason."
+    self._waiting = []
+    try:
+        yield
+    finally:
+        self._write_group()
+        self._waiting = None
+
+
+@patch
+def _write_group(self: InstanceStore, least_shards: int = 1, least_bytes: int = 1) -> None:
+    "Write the shards that wait as one group, if there are as many, or as many bytes of them."
+    waiting = self._waiting or []
+    n_bytes = sum(values.nbytes for _, arrays in waiting for values in arrays.values())
+    if waiting and (len(waiting) >= least_shards or n_bytes >= least_bytes):
+        self._waiting = []
+        with writing(self.folder):
+            write_group(self.folder, waiting)
+
 # %% ../../nbs/data/stores.ipynb #c40a6259
 @patch
 def discard(self: InstanceStore, names: Iterable[str]) -> None:
     "Remove shards whose source is gone or has changed, except those that another process has written anew."
+    in_groups: dict[str, set[str]] = {}
     for name in names:
         path = record_path(self.folder, name)
         now = read_record(path) or self.records[name]
@@ -124,10 +167,18 @@ def discard(self: InstanceStore, names: Iterable[str]) -> None:
             self.look_for(name, now["key"])
             continue
         self._forget(name)
+        record, group = self.records[name], self.records[name].get("group")
         with writing(self.folder):
-            path.unlink(missing_ok=True)
-            for array in self.records.pop(name)["hashes"]:
-                self.path(name, array).unlink(missing_ok=True)
+            if group is None:
+                path.unlink(missing_ok=True)
+                for array in record["hashes"]:
+                    self.path(name, array).unlink(missing_ok=True)
+            else:
+                in_groups.setdefault(group, set()).add(name)
+        del self.records[name]
+    with writing(self.folder):
+        for group, gone in in_groups.items():
+            remove_from_group(self.folder, group, gone)
 
 
 @patch
@@ -136,7 +187,7 @@ def finish(self: InstanceStore) -> None:
     self.records = read_records(self.folder)
     self.__dict__.pop("_layout", None)
     with writing(self.folder):
-        write_json(self.folder / "index.json", self.records)
+        write_json(self.folder / "index.json", self.records, indent=None)
 
 # %% ../../nbs/data/stores.ipynb #c983088e
 @patch
@@ -152,13 +203,13 @@ def array(self: InstanceStore, name: str, array: str) -> Tensor | None:  # (N, .
     record = self.records[name]
     if place := record.get("in_place", {}).get(array):
         return torch.from_numpy(map_unchanged(record["key"], place).astype(self._dtype(name, array)))
-    return torch.from_numpy(load_array(self.path(name, array))) if array in record["hashes"] else None
+    return torch.from_numpy(np.array(self._stored(name, array))) if array in record["hashes"] else None
 
 
 @patch
 def texts(self: InstanceStore, name: str, array: str) -> list[str]:
     "Return the array called `array` of the shard `name`, whose values are text."
-    return load_array(self.path(name, array)).tolist()
+    return self._stored(name, array).tolist()
 
 
 @patch
@@ -177,6 +228,18 @@ def hashes_of(self: InstanceStore, rows: Tensor) -> list[str]:
     shards = np.unique(np.searchsorted(starts, rows.numpy(), side="right") - 1)
     records = [self.records[names[i]] for i in shards]
     return [record["hashes"].get("instances") or hash_value(record["key"]) for record in records]
+
+
+@patch
+def _stored(self: InstanceStore, name: str, array: str) -> np.ndarray:
+    "Return an array of the store's own files, mapped."
+    record, path = self.records[name], self.path(name, array)
+    if "group" not in record:
+        return np.asarray(load_array(path, "r"))
+    try:
+        return map_place(path, record["places"][array])
+    except (OSError, ValueError) as error:
+        raise lost_array(path, error) from None
 
 # %% ../../nbs/data/stores.ipynb #b6773da3
 @patch
@@ -202,10 +265,11 @@ def read(self: InstanceStore, rows: Tensor, array: str = "instances") -> Tensor:
 
 @patch
 def _dtype(self: InstanceStore, name: str, array: str) -> np.dtype:
-    "Return the type of an array as it is read: of the source file, float32 for instances and float64 beside them."
-    if array not in self.records[name].get("in_place", {}):
-        return self._map(name, array).dtype
-    return np.dtype(np.float32 if array == "instances" else np.float64)
+    "Return the type of an array as it is read: float32 for float16, and for what lies in the source file beside it."
+    if array in self.records[name].get("in_place", {}):
+        return np.dtype(np.float32 if array == "instances" else np.float64)
+    stored = self._map(name, array).dtype
+    return np.dtype(np.float32) if stored == np.float16 else stored
 
 
 def copy_rows(array: np.ndarray, rows: np.ndarray, to: np.ndarray) -> None:
@@ -229,7 +293,7 @@ def _map(self: InstanceStore, name: str, array: str) -> np.ndarray:
         return self._maps[name, array]
     if len(self._maps) >= self.OPEN_MAPS:
         self._maps.pop(next(iter(self._maps)))
-    mapped = map_unchanged(record["key"], place) if place else np.asarray(load_array(self.path(name, array), "r"))
+    mapped = map_unchanged(record["key"], place) if place else self._stored(name, array)
     self._maps[name, array] = mapped
     return mapped
 
@@ -237,12 +301,20 @@ def _map(self: InstanceStore, name: str, array: str) -> np.ndarray:
 @patch
 def verify(self: InstanceStore) -> int:
     "Compare every file with the hash taken when it was written, and return the number of files."
-    for record in self.records.values():
+    for name, record in self.records.items():
         for array, expected in record["hashes"].items():
-            path = self.path(record["name"], array)
-            if not path.exists() or hash_file(path) != expected:
+            path = self.path(name, array)
+            if not path.exists() or self._hash(name, array) != expected:
                 raise InputError(f"{path}: is not what was written; delete {self.folder} and prepare it again")
     return sum(len(record["hashes"]) for record in self.records.values())
+
+
+@patch
+def _hash(self: InstanceStore, name: str, array: str) -> str:
+    "Return the hash of an array's file, or of its bytes in the file of a group."
+    if "group" not in self.records[name]:
+        return hash_file(self.path(name, array))
+    return hashlib.sha256(self._stored(name, array).tobytes()).hexdigest()
 
 # %% ../../nbs/data/stores.ipynb #3bf72ad3
 @dataclass(frozen=True)

@@ -218,12 +218,15 @@ MISSING = (  # what spreadsheets, R and pandas write for a missing value
 def require_agreement(path: str | Path, table: pd.DataFrame, columns: Iterable[str]) -> None:
     "Raise an `InputError` if rows with the same `case_id` differ in one of `columns`."
     for column in columns:
-        values = table.groupby("case_id", sort=False)[column].unique()
-        for case_id, several in values[values.map(len) > 1].items():
-            raise InputError(
-                f"{path}: duplicate case {case_id}: its rows give {column} as "
-                f"{' and as '.join(value or 'nothing' for value in several)}"
-            )
+        values: dict[str, dict[str, None]] = {}  # of each case, in the order of its rows
+        for case_id, value in zip(table.case_id, table[column]):
+            values.setdefault(case_id, {})[value] = None
+        for case_id, several in values.items():
+            if len(several) > 1:
+                raise InputError(
+                    f"{path}: duplicate case {case_id}: its rows give {column} as "
+                    f"{' and as '.join(value or 'nothing' for value in several)}"
+                )
 
 
 def spelling_key(value: str, is_number_read: bool = True) -> str | float:
