@@ -163,7 +163,7 @@ def require_encoders(names: list[str | None]) -> None:
 
 # %% ../../nbs/jobs/cli.ipynb #97260187
 def fetch(names: list[str]) -> int:
-    "Download the ImageNet weights of the encoders `names`, print where they are, and return the exit code."
+    "Download the published weights of the encoders `names`, print where they are, and return the exit code."
     from mil_workbench.models.weights import fetch_weights
 
     for name in names:
@@ -184,9 +184,9 @@ def make_parser() -> Parser:
     command.add_argument("study", nargs="?", help="one study; without it all")
     commands.add_parser("collect", help="write a study's runs as one table").add_argument("study")
     command = commands.add_parser(
-        "fetch-weights", help="download an encoder's ImageNet weights into torchvision's cache"
+        "fetch-weights", help="download the weights that an encoder's authors published, with your own token"
     )
-    encoders = "resnet18, densenet121, efficientnet_lite0 or another of torchvision's networks"
+    encoders = "uni2_h or another published encoder, timm:NAME, resnet18 or another of torchvision's networks"
     command.add_argument("names", nargs="+", metavar="encoder", help=encoders)
     command = commands.add_parser("run-task", help="run one line of a file of tasks, as the jobs of an array do")
     command.add_argument("tasks", type=Path)

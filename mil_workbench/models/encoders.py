@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..files import InputError
 from .networks import adapt_first_convolution, is_batch_norm, replace_batch_norm
-from .weights import architecture_of, load_network
+from .weights import architecture_of, architecture_with, load_network
 
 # %% ../../nbs/models/encoders.ipynb #92423fa2
 def flip_and_rotate(images: Tensor, sign: Tensor, angle: Tensor) -> Tensor:  # (N, C, H, W), (N,), (N,) -> (N, C, H, W)
@@ -54,13 +54,20 @@ def triples_of(n_channels: int) -> list[list[int]]:
     return TRIPLES.get(n_channels) or [[start, start + 1, start + 2] for start in starts]
 
 
-LEAST_SIDE = 160  # pixels, of a picture of a frozen encoder
+LEAST_SIDE = 160  # pixels, of a picture of a frozen encoder that takes any size
 
 
-def enlarged(images: Tensor) -> Tensor:  # (N, C, H, W)
-    "Return the images with shorter sides of at least `LEAST_SIDE` pixels."
+def enlarged(images: Tensor, pixels: int | None = None) -> Tensor:  # (N, C, H, W)
+    "Return the images with shorter sides of at least `pixels`, or of at least `LEAST_SIDE` where those are None."
     side = int(min(images.shape[-2:]))  # a tensor while it is traced
-    return F.interpolate(images, scale_factor=LEAST_SIDE / side, mode="bilinear") if side < LEAST_SIDE else images
+    if side >= (pixels or LEAST_SIDE):
+        return images
+    if pixels is None:
+        return F.interpolate(images, scale_factor=LEAST_SIDE / side, mode="bilinear")
+    size = [
+        round(int(length) * pixels / side) for length in images.shape[-2:]
+    ]  # to the pixel, whatever a float rounds to
+    return F.interpolate(images, size=size, mode="bilinear")
 
 # %% ../../nbs/models/encoders.ipynb #7c6c4637
 class Encoder(nn.Module):
@@ -68,16 +75,17 @@ class Encoder(nn.Module):
 
     def __init__(
         self,
-        name: str,  # one of ENCODERS, or another of torchvision's classification networks
+        name: str,  # as `architecture_of` knows it
         in_channels: int,  # C, at least 1
-        weights: str,  # imagenet, none, or the path of a state dict
+        weights: str,  # imagenet (what its authors published), none, or the path of a state dict or of a snapshot
         train: bool,  # whether it trains or is frozen
         augment: bool = False,  # change images at random while it trains
         pretrained: bool = True,  # False: do not read the weights, since those of a checkpoint will follow
         n_flags: int = 0,  # of the last channels, each 0 or 255 everywhere, that say which modalities a case has
     ):
         super().__init__()
-        architecture = architecture_of(name)
+        is_read = weights != "none" and pretrained
+        architecture = architecture_with(name, str(weights)) if is_read else architecture_of(name)
         if in_channels - n_flags < 1:
             raise InputError(f"these images have {in_channels - n_flags} channels; an encoder takes at least one")
         source = {"name": name, "in_channels": in_channels, "weights": str(weights)}
@@ -85,12 +93,13 @@ class Encoder(nn.Module):
         self.trains, self.augments = train, train and augment
         self.n_images, self.triples = in_channels - n_flags, None if train else triples_of(in_channels - n_flags)
         self.out_features = architecture.out_features * len(self.triples or [()]) + (0 if train else n_flags)
+        self.pixels = architecture.pixels
         network, mean, std = architecture.build(), torch.tensor(architecture.mean), torch.tensor(architecture.std)
-        if architecture.classifier in dict(network.named_modules()):
-            network.set_submodule(architecture.classifier, nn.Identity())
+        for layer in {*architecture.classifier} & {*dict(network.named_modules())}:
+            network.set_submodule(layer, nn.Identity())
         if weights == "none":
             replace_batch_norm(network)
-        elif pretrained:
+        elif is_read:
             load_network(network, name=name, weights=str(weights))
         if in_channels != 3 and train:
             adapt_first_convolution(
@@ -117,6 +126,6 @@ class Encoder(nn.Module):
                 images = torch.cat([augment_images(images[:, : self.n_images]), images[:, self.n_images :]], 1)
             if self.trains:
                 return self.network((images - self.mean) / self.std)
-            flags, images = images[:, self.n_images :, 0, 0], enlarged(images)  # (N, n_flags)
+            flags, images = images[:, self.n_images :, 0, 0], enlarged(images, self.pixels)  # (N, n_flags)
             pictures = [self.network((images[:, triple] - self.mean) / self.std) for triple in self.triples]
             return torch.cat([*pictures, flags], 1)
