@@ -48,10 +48,8 @@ def find_column(name: str, columns: Sequence[str], cohort: str) -> str:
     alike = [column for column in columns if spelling_key(column) == spelling_key(name)]
     if name in columns or len(alike) == 1:
         return name if name in columns else alike[0]
-    there = f"its further columns are {', '.join(columns)}; name one of these" if columns else "it has none at all"
-    raise InputError(
-        f"covariates: cohort {cohort} has no column {name}; {there}, or give labels, a table that has {name}"
-    )
+    has = f"its further columns are {', '.join(columns)}; name one of these, or" if columns else "it has none at all;"
+    raise InputError(f"covariates: cohort {cohort} has no column {name}; {has} give labels, a table that has {name}")
 
 # %% ../../nbs/data/covariates.ipynb #eecd6a07
 NUMBER = r"[+-]?(\d+([.,]\d*)?|[.,]\d+)(e[+-]?\d+)?"

@@ -67,8 +67,8 @@ def require_known_cases(path: Path, written: list[str], case_ids: Collection[str
     if not matched:
         ours, theirs = (" and ".join(list(dict.fromkeys(names))[:2]) for names in (sorted(case_ids), written))
         raise InputError(
-            f"{path}: none of its cases is one of the files': it names {theirs}, the files {ours}; give case_column, "
-            "or write them alike"
+            f"{path}: names no case that has files: its cases are called {theirs}, those of the files {ours}; give "
+            "case_column, or write them alike"
         )
 
 

@@ -116,8 +116,8 @@ LEAST_UM_PER_PIXEL, MOST_UM_PER_PIXEL = 0.02, 50.0  # of any slide: from oil imm
 
 
 def read_resolution(text: str | None) -> float:
-    "Return the µm per pixel written in `text`, or NaN if it is not a number that a slide can have."
-    value = pd.to_numeric(text, errors="coerce")
+    "Return the µm per pixel written in `text`, such as 0.25 or 0,25, or NaN if no slide can have it."
+    value = pd.to_numeric((text or "").replace(",", "."), errors="coerce")
     return float(value) if LEAST_UM_PER_PIXEL <= value <= MOST_UM_PER_PIXEL else np.nan
 
 

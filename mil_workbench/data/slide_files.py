@@ -8,8 +8,8 @@ __all__ = ['SLIDE_ERRORS', 'LEAST_TISSUE', 'TILE_PIXELS', 'LEAST_PEN', 'MOST_PIX
 
 # %% ../../nbs/data/slide_files.ipynb #5b889c77
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +107,7 @@ class Tiles:
     n_outside: int = 0  # tiles outside the region that is looked at, which are not counted in `n`
     tissue: np.ndarray | None = None  # (H, W) bool, where tissue is looked at; a tile has 8 × 8 pixels
     pen: Sequence[np.ndarray] = ()  # (M, 2), corners of the tiles that are left out for pen marks
+    like_stain: Mapping[str, float] = field(default_factory=dict)  # colours as of pen, taken for a stain -> their share
 
 
 def small_picture(slide: openslide.AbstractSlide, side: float) -> np.ndarray:  # (H, W, 3) uint8
@@ -144,13 +145,17 @@ def find_tiles(slide: openslide.AbstractSlide, side: float) -> Tiles:
         return (np.argwhere(chosen)[:, ::-1] * side).round().astype(np.int64)
 
     mask, surroundings = find_tissue(picture)
-    looks, even = share_of_tiles(mask) >= LEAST_TISSUE, share_of_tiles(surroundings) >= LEAST_TISSUE
-    has_pen = looks & (share_of_tiles(find_pen(picture, mask)) >= LEAST_PEN)
+    with_pen, even = share_of_tiles(mask) >= LEAST_TISSUE, share_of_tiles(surroundings) >= LEAST_TISSUE
+    pen = find_pen(picture, mask)
+    has_pen = share_of_tiles(pen.mask & mask) >= LEAST_PEN
+    mask &= ~pen.mask
     mask[: n_down * TILE_PIXELS, : n_across * TILE_PIXELS] &= ~has_pen.repeat(TILE_PIXELS, 0).repeat(TILE_PIXELS, 1)
+    looks = share_of_tiles(mask) >= LEAST_TISSUE
     return Tiles(
-        corners_of(looks & ~has_pen),
+        corners_of(looks),
         n=n_across * n_down,
-        n_even=int((~looks & even).sum()),
+        n_even=int((~with_pen & even).sum()),
         tissue=mask,
-        pen=corners_of(has_pen),
+        pen=corners_of(with_pen & ~looks),
+        like_stain=pen.like_stain,
     )

@@ -20,7 +20,7 @@ from ..evaluation.metrics import FEWEST_PATIENTS
 # %% ../../nbs/workflows/evaluate_columns.ipynb #2b5c574c
 MOST_VALUES = 10  # of a column whose values are groups
 MOST_NUMBERS = 5  # of a column of numbers whose values are groups; more are cut into thirds
-NUMBER = r"[+-]?\d+([.,]\d+)?"
+NUMBER = r"[<>≤≥]?=?\s*([+-]?\d+(?:[.,]\d+)?)\s*\+?"  # >89, as ages are often written, counts as 89
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def column_groups(name: str, texts: Sequence[str]) -> ColumnGroups:
     n_values = len({spelling_key(text) for text in known})
     are_numbers = all(re.fullmatch(NUMBER, text) for text in known)
     if are_numbers and n_values > MOST_NUMBERS:
-        numbers = [float(text.replace(",", ".")) if text else np.nan for text in texts]
+        numbers = [float(re.fullmatch(NUMBER, text)[1].replace(",", ".")) if text else np.nan for text in texts]
         found = group_by_thirds(name, np.array(numbers))
     elif n_values > MOST_VALUES:
         return ColumnGroups(note=f"{name} has {n_values} different values, more than {MOST_VALUES}, and is not scored.")

@@ -36,7 +36,7 @@ def note_for_card(cohort: str, note: str | None) -> str | None:
     "Return the note on a named cohort as it is; a note on a user's files names cases and paths, which a card must not."
     if not note or cohort in NAMED_COHORTS:
         return note
-    return "Some of its files could not be used and were left out; the note in environment.json names them."
+    return "There is a note on its files in environment.json, which may name cases and paths and is not repeated here."
 
 
 def count_classes(labels: Iterable[int], classes: tuple[str, ...]) -> str:
