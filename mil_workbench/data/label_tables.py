@@ -17,7 +17,7 @@ import pandas as pd
 
 from .case_names import match_cases
 from .cohorts import EACH_CASE
-from .label_columns import LabelSettings, find_roles
+from .label_columns import LabelSettings, find_roles, places_with_cases
 from .label_maps import read_label_map
 from .stain_names import quantity
 from .tables import MISSING, read_cells, require_one_spelling, table_of_cells
@@ -62,9 +62,21 @@ class LabelTable:
         return f"case {case} is not in {self.name}"
 
 # %% ../../nbs/data/label_tables.ipynb #9e36e854
-def require_known_cases(path: Path, written: list[str], case_ids: Collection[str], matched: Collection[str]) -> None:
-    "Raise an `InputError` with two names of each side if no case in the table at `path` has files."
+def require_known_cases(
+    path: Path, cells: list[list[str]], place: int, case_ids: Collection[str], matched: Collection[str]
+) -> None:
+    """Raise an `InputError` with two names of each side if no case in the table at `path` has files.
+
+    `cells` are the table's rows, header first; the cases are in the column at `place`."""
     if not matched:
+        written = [row[place] for row in cells[1:] if place < len(row)]
+        others = places_with_cases(cells, case_ids=case_ids, among=list(range(len(cells[0]))))
+        if others:
+            raise InputError(
+                f"{path}: no file is called as in its column {cells[0][place]}, such as {written[0]}, but as in "
+                f"{cells[0][others[0]]}; give case_column {cells[0][others[0]]}, and patient_column "
+                f"{cells[0][place]} if that names the patients"
+            )
         ours, theirs = (" and ".join(list(dict.fromkeys(names))[:2]) for names in (sorted(case_ids), written))
         raise InputError(
             f"{path}: names no case that has files: its cases are called {theirs}, those of the files {ours}; give "
@@ -122,7 +134,8 @@ def read_label_table(settings: LabelSettings, case_ids: Collection[str]) -> Labe
         )
     table = table[~table.case_id.isin(MISSING)]
     case_of = match_cases(table.case_id.unique(), case_ids)
-    require_known_cases(path, written=list(table.case_id), case_ids=case_ids, matched=case_of)
+    place = next(place for place, role in roles.items() if role == "case_id")
+    require_known_cases(path, cells=cells, place=place, case_ids=case_ids, matched=case_of)
     without_files = tuple(name for name in table.case_id.unique() if name not in case_of)
     has_files = table.case_id.isin(case_of)
     labels_without_files = frozenset(table.label[~has_files])

@@ -22,7 +22,7 @@ from sklearn.model_selection import StratifiedKFold
 from .bags import Bag
 from .bids import is_bids
 from .cohorts import Cohort
-from .features import is_feature_file, read_features
+from .features import feature_files_in, is_feature_file, read_features
 from .label_columns import OWN_LABELS, LabelSettings, require_own_labels
 from .label_maps import map_classes
 from .labelled_cases import is_manifest
@@ -128,11 +128,13 @@ def cohort_kind(name: str) -> CohortKind:
         return "features"
     path = resolve(name)
     if path.is_dir():
-        return "volumes" if is_bids(path) or holds_scans(path) else "slides"
+        if is_bids(path) or holds_scans(path):
+            return "volumes"
+        return "features" if feature_files_in(path) else "slides"
     if not path.is_file() and path.suffix.lower() not in TABLES:
         raise InputError(
             f"cohort {name!r} is not known; give one of {', '.join(NAMED_COHORTS)}, or the path of a manifest (.csv), "
-            "of a BIDS dataset, of a BraTS-like folder or of a folder of patches"
+            "of a BIDS dataset, of a BraTS-like folder, of a folder of patches or of feature files"
         )
     table = read_rows(path, is_manifest)
     if "file" not in table:
@@ -208,7 +210,8 @@ def features_have_places(cohort: str) -> bool:
     if cohort in NAMED_COHORTS:
         return False
     path = resolve(cohort)
-    files = [path.parent / file for file in read_rows(path).get("file", [])]
+    named = feature_files_in(path) if path.is_dir() else read_rows(path).get("file", [])
+    files = [path.parent / file for file in named]
     first = next((file for file in files if file.is_file()), None)
     return first is not None and has_corners(first, first.stat().st_mtime_ns)
 

@@ -199,7 +199,7 @@ def describe_pictures(sections: Sequence[Section], store: InstanceStore) -> list
         )
     return sentences
 
-
+# %% ../../nbs/data/slides.ipynb #0ba63379
 def describe_sections(
     listing: Listing,
     usable: Sequence[Section],
