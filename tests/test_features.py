@@ -365,7 +365,6 @@ bad("type.h5", "features is")(hdf5(features=np.dtype("f4")))
 # Numbers that cannot be features
 
 for name, values in {
-    "flat": VALUES[:, 0],
     "one": VALUES[0, 0],
     "cube": VALUES.reshape(2, 3, 4),
     "four_axes": VALUES[None, None],
@@ -415,6 +414,9 @@ bad("whole_minus.npy", "whole numbers beyond 2^24")(saved(np.full((6, 4), -(2**6
 
 # Coordinates and labels that do not fit
 
+bad("number_each.h5", "features must be numbers of shape (instances, width), not float32 (6,)")(
+    hdf5(features=VALUES[:, 0], coords=CORNERS)
+)
 bad("few_places.h5", "6 instances but 5 coords")(hdf5(features=VALUES, coords=CORNERS[:5]))
 bad("turned_places.h5", "6 instances but 2 coords")(hdf5(features=VALUES, coords=CORNERS.T))
 bad("deep_places.h5", "coords must have the shape (instances, coordinates), not (6, 2, 2)")(

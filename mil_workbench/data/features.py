@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FEATURE_FILES', 'VERSION', 'IN_PLACE', 'FeatureLayout', 'is_feature_file', 'feature_files_in', 'read_features',
-           'read_in_place', 'check_features', 'places_of', 'numbers_beside', 'require_finite', 'require_exact',
-           'join_files', 'write_features']
+           'read_in_place', 'vector_as_instance', 'check_features', 'places_of', 'numbers_beside', 'require_finite',
+           'require_exact', 'join_files', 'write_features']
 
 # %% ../../nbs/data/features.ipynb #7ecea684
 from pathlib import Path
@@ -77,11 +77,19 @@ def read_in_place(path: str | Path, is_placed: bool = True) -> tuple[dict[str, n
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason}); write it again") from None
 
+# %% ../../nbs/data/features.ipynb #db65e792
+def vector_as_instance(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    "Return `arrays` with the vector of a whole slide (D,) as its only instance, without what is said of its patches."
+    vector = arrays["instances"]
+    is_of_patches = any(len(np.atleast_1d(arrays[name])) == vector.size for name in BESIDE if name in arrays)
+    return arrays if vector.ndim != 1 or vector.size < 2 or is_of_patches else {"instances": vector[None]}
+
 # %% ../../nbs/data/features.ipynb #be653afd
 def check_features(path: Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return `arrays` with float32 instances, or float16 where they are that, and float64 numbers beside them.
 
     Raise an `InputError` that names `path` and the first row at fault."""
+    arrays = vector_as_instance(arrays)
     instances = arrays["instances"]
     if instances.ndim == 3 and len(instances) == 1:  # a batch of one slide
         instances = instances[0]

@@ -64,12 +64,13 @@ def fetch_snapshot(name: str, source: str, licence: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HTTPError
 
     try:
+        path = hf_hub_download(source, "config.json")  # first, since it asks once where there is no way to the hub
         there = HfApi().list_repo_files(source)
         weights = [file for file in WEIGHT_FILES if file in there][:1]
         if not weights:
             raise InputError(f"{source}: holds none of {', '.join(WEIGHT_FILES)}; its authors have changed it")
-        for file in [*(file for file in (COLOUR_FILE,) if file in there), *weights, "config.json"]:
-            path = hf_hub_download(source, file)
+        for file in [*weights, *(file for file in (COLOUR_FILE,) if file in there)]:
+            hf_hub_download(source, file)
     except HfHubHTTPError as error:
         raise InputError(f"encoder {name}: {_refusal(error, source=source, licence=licence)}") from None
     except (OSError, HTTPError, RuntimeError) as error:  # the last is said by the hub's own downloader

@@ -26,7 +26,7 @@ from ..record.parameters import notebook_parameters, shipped_parameters
 from ..record.rules import LONGEST_NAME, plan_run
 from ..training.settings import choose_device
 from .extract_pages import write_slide_pages
-from .run_cases import features_folder, load_cases, section_choice
+from .run_cases import features_folder, load_cases, require_suitable_images, section_choice
 from .train import Run, begin_run
 
 # %% ../../nbs/workflows/extract_features.ipynb #810cb47d
@@ -35,12 +35,13 @@ def start(namespace: Mapping[str, Any]) -> Run:
     given, _, defaults = notebook_parameters(namespace, shipped_parameters("extract_features"))
     values = plan_run("extract_features.ipynb", defaults=defaults, given=given)
     if values["encoder_weights"] == "none":
-        raise InputError("encoder_weights none would give random features: give imagenet or a file")
+        raise InputError("encoder_weights none would give random features: give imagenet, a file or a snapshot")
     architecture_of(values["encoder"])
     if (values["write_h5"] == "none") != (values["h5_folder"] is None):
         raise InputError("write_h5 and h5_folder go together: give both, or neither")
     if cohort_kind(values["cohort"]) == "features":
         raise InputError(f"cohort {values['cohort']} has features already: there is nothing to extract")
+    require_suitable_images(values)
     choose_device(values["device"])
     return begin_run("extract_features", values, defaults=defaults)
 

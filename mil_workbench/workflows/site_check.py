@@ -24,7 +24,7 @@ from ..evaluation.yardsticks import bag_statistics
 from ..files import InputError, write_json
 from ..record.parameters import notebook_parameters, shipped_parameters
 from ..record.rules import plan_run
-from .run_cases import encode_with, frozen_encoder, load_cases
+from .run_cases import encode_with, frozen_encoder, load_cases, require_suitable_images
 from .train import Run, begin_run
 
 # %% ../../nbs/workflows/site_check.ipynb #e9b36353
@@ -35,6 +35,7 @@ def start(namespace: Mapping[str, Any]) -> Run:
     "Check the running notebook's parameters (`namespace` is its globals()) and open the run's folder."
     given, _, defaults = notebook_parameters(namespace, shipped_parameters("site_check"))
     values = plan_run("site_check.ipynb", defaults=defaults, given=given)
+    require_suitable_images(values)
     return begin_run("site_check", values, defaults=defaults)
 
 

@@ -44,7 +44,13 @@ from ..training.checkpoints import load_checkpoint
 from ..training.losses import MILLoss, parse_class_weights
 from ..training.processes import fit_in_processes
 from ..training.settings import FitSettings, choose_device
-from .run_cases import describe_encoder, encode_with, frozen_encoder, load_cases
+from mil_workbench.workflows.run_cases import (
+    describe_encoder,
+    encode_with,
+    frozen_encoder,
+    load_cases,
+    require_suitable_images,
+)
 
 # %% ../../nbs/workflows/train.ipynb #8d9208da
 @dataclass
@@ -123,9 +129,10 @@ def require_inputs(values: Mapping[str, Any]) -> None:
 
 
 def require_available(values: Mapping[str, Any]) -> None:
-    "Raise an `InputError` for an encoder, a class of a model or a device that cannot be had here."
+    "Raise an `InputError` for an encoder that does not suit, or a model's class or a device that cannot be had here."
     if values["encoder"] is not None:
         architecture_of(values["encoder"])
+    require_suitable_images(values)
     if values["class_weights"] not in ("none", "balanced"):
         parse_class_weights(values["class_weights"])
     if is_outside(values["model"]):
