@@ -146,8 +146,9 @@ LEARNED_FROM = (  # parameters that decide which features the yardsticks see
 def features_of(row: Mapping[str, Any]) -> str:
     "Return a text that is the same for runs whose yardsticks see the same features."
     text = "/".join(str(row.get(name)) for name in LEARNED_FROM) + f"/{row.get('model') == 'volume3d'}"
-    options = [str(row.get(name)) for name in ("missing_modality", "bias_correction")]  # older runs have neither
-    return "/".join([text, *(option for option in options if option in ("zero", "n4"))])
+    later = ("missing_modality", "bias_correction", "encoder_precision")  # older runs have none of them
+    options = [str(row.get(name)) for name in later]
+    return "/".join([text, *(option for option in options if option in ("zero", "n4", "bfloat16"))])
 
 
 COVARIATES_ALONE = "covariates alone"  # a yardstick that sees none of these features, but the run's covariates

@@ -105,7 +105,15 @@ def is_plain(text: str) -> bool:
     return not any(sign in '/"$`\\' or unicodedata.category(sign) in ("Cc", "Cs", "Zl", "Zp") for sign in text)
 
 # %% ../../nbs/record/rules.ipynb #a170a097
-ENCODER_ONLY = ("encoder", "encoder_weights", "train_encoder", "encoder_chunk", "encoder_lr", "augment")
+ENCODER_ONLY = (
+    "encoder",
+    "encoder_weights",
+    "encoder_precision",
+    "train_encoder",
+    "encoder_chunk",
+    "encoder_lr",
+    "augment",
+)
 TRAINED_ENCODER_ONLY = ("encoder_chunk", "encoder_lr", "augment")
 SELECTOR_ONLY = (
     "critical_selection_mode",
@@ -280,6 +288,7 @@ def require_effect(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> No
         ("feature_dropout", values["projection"], "leave projection out"),
         ("classifier_features", values["classifier_layers"] > 1, "give classifier_layers 2"),
         ("init_names", values["init"] is not None, "give init"),
+        ("encoder_precision", not values["train_encoder"], "give amp, which is for encoders that train"),
     ):
         if name in set_names and not needed:
             raise InputError(f"{name} {values[name]} has no effect here: {remedy}, or leave it out")

@@ -69,13 +69,15 @@ def extract(run: Run, cohort: Cohort) -> pd.DataFrame:  # one row per section, o
         train=False,
         n_flags=count_flags(cohort.channels),
     )
-    keys, is_exported = part_keys(cohort, encoder), parameters.write_h5 != "none"
+    precision, is_exported = parameters.encoder_precision, parameters.write_h5 != "none"
+    keys = part_keys(cohort, encoder, precision=precision)
     files = export_names(keys) if is_exported else {}
     store = encode_parts(
         cohort,
         encoder,
-        store_folder=features_folder(cohort, encoder),
+        store_folder=features_folder(cohort, encoder, precision=precision),
         device=choose_device(parameters.device),
+        precision=precision,
         shard=parameters.shard,
         n_shards=parameters.n_shards,
     )

@@ -22,6 +22,7 @@ from ..data.slices import SliceSettings
 from ..files import InputError, resolve
 from ..models.encode import encode_cohort, weights_hash
 from ..models.encoders import Encoder
+from ..models.engines import EncoderPrecision
 from ..models.weights import architecture_of
 from ..record.rules import ENCODER_ONLY
 from ..training.settings import choose_device
@@ -168,18 +169,18 @@ def describe_encoder(encoder: Encoder) -> dict[str, Any]:
     return encoder.description | {"weights_hash": weights_hash(encoder)}
 
 
-def features_folder(cohort: Cohort, encoder: Encoder) -> Path:
+def features_folder(cohort: Cohort, encoder: Encoder, precision: EncoderPrecision = "float32") -> Path:
     "Return the folder in which the features of the cohort's images are kept."
     images = cohort.bags[0].instances.source.folder
     name = str(encoder.description["name"]).replace(":", "-")  # which paths of other machines hold
-    return images.with_name(f"{images.name}-{name}-{weights_hash(encoder)[:8]}")
+    name = f"{images.name}-{name}-{weights_hash(encoder)[:8]}"
+    return images.with_name(name if precision == "float32" else f"{name}-{precision}")
 
 
-def encode_with(cohort: Cohort, encoder: Encoder, device: str) -> Cohort:
+def encode_with(cohort: Cohort, encoder: Encoder, device: str, precision: EncoderPrecision = "float32") -> Cohort:
     "Return `cohort` with features in the place of images, encoded on `device` (auto, cpu or cuda) unless kept."
-    encoded = encode_cohort(
-        cohort, encoder, store_folder=features_folder(cohort, encoder), device=choose_device(device)
-    )
+    folder = features_folder(cohort, encoder, precision=precision)
+    encoded = encode_cohort(cohort, encoder, store_folder=folder, device=choose_device(device), precision=precision)
     print(
         f"{len(cohort.bags)} cases: images {tuple(cohort.bags[0].instances.shape[1:])} "
         f"as {encoded.in_features} features of {encoder.description['name']}, frozen"

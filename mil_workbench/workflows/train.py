@@ -219,7 +219,8 @@ def encode(run: Run, cohort: Cohort, sets: Mapping[str, list[Bag]]) -> tuple[Coh
     encoded, encoder = cohort, frozen_encoder(cohort, run.parameters)
     if encoder is not None:
         run.frozen_encoder = describe_encoder(encoder)
-        encoded = encode_with(cohort, encoder, device=run.parameters.device)
+        parameters = run.parameters
+        encoded = encode_with(cohort, encoder, device=parameters.device, precision=parameters.encoder_precision)
     if run.covariates is not None:
         said = [each for name, bags in sets.items() for each in remarks(run.covariates, bags, of=name)]
         print(f"covariates: {run.covariates.describe()}", *said, sep="\n")
