@@ -9,6 +9,7 @@ from device_double import Stand, move, on_cpu, watched
 from mil_workbench.data.bags import Bag, pack, stain_levels
 from mil_workbench.models.build import MODELS, build_model
 from mil_workbench.models.encoders import Encoder
+from mil_workbench.models.engines import with_torch
 from mil_workbench.record.rules import WITH_ATTENTION
 from mil_workbench.training.losses import MILLoss
 
@@ -97,6 +98,21 @@ def test_an_encoder_stays_on_its_device():
         features = encoder(Stand(images))
     assert not waits
     torch.testing.assert_close(on_cpu(features), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_a_chunk_is_encoded_with_one_wait_for_its_features(monkeypatch):
+    "The engine that GPUs use; they get their weights through `move`, since a module cannot be sent to the stand-in."
+    encoder = Encoder("resnet18", 4, weights="none", train=False)
+    images = torch.randint(0, 256, (3, 4, 32, 32), dtype=torch.uint8)
+    expected = encoder(images)
+    monkeypatch.setattr(Encoder, "to", lambda self, device, **options: move(self))
+    engine = with_torch(encoder, device="meta")
+    with watched() as waits:
+        features = engine.encode(images)
+    assert list(waits.values()) == [1] and next(iter(waits)).startswith("copy to the CPU at engines.py")
+    assert engine.at_once == 2
+    torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_stand_in_finds_what_it_is_for():

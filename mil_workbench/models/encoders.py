@@ -127,5 +127,7 @@ class Encoder(nn.Module):
             if self.trains:
                 return self.network((images - self.mean) / self.std)
             flags, images = images[:, self.n_images :, 0, 0], enlarged(images, self.pixels)  # (N, n_flags)
-            pictures = [self.network((images[:, triple] - self.mean) / self.std) for triple in self.triples]
+            # stacked, since a list as an index would be copied to the device, which waits for it
+            shown = [torch.stack([images[:, i] for i in triple], 1) for triple in self.triples]
+            pictures = [self.network((picture - self.mean) / self.std) for picture in shown]
             return torch.cat([*pictures, flags], 1)
