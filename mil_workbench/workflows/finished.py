@@ -60,9 +60,7 @@ class OpenRun:
         encoder = frozen_encoder(cohort, self.parameters)
         if encoder is not None and self.frozen_encoder is not None:
             require_same_encoder(self.folder, recorded=self.frozen_encoder, found=describe_encoder(encoder))
-        if encoder is None:
-            return cohort
-        return encode_with(cohort, encoder, device=device, precision=self.parameters.encoder_precision)
+        return cohort if encoder is None else encode_with(cohort, encoder, device, self.parameters.encoder_precision)
 
     @cached_property
     def model(self) -> nn.Module:
