@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_ROOM', 'REMEDIES', 'FORMULA_SIGNS', 'InputError', 'project_root', 'checkout', 'resolve', 'whole_file', 'explain',
-           'write_text', 'write_json', 'read_json', 'hash_value', 'hash_file', 'spreadsheet_safe', 'from_spreadsheet',
-           'write_table', 'read_written_table']
+           'write_text', 'write_json', 'append_text', 'whole_lines', 'read_json', 'hash_value', 'hash_file',
+           'spreadsheet_safe', 'from_spreadsheet', 'write_table', 'read_written_table']
 
 # %% ../nbs/files.ipynb #96548c3b
 import csv
@@ -101,6 +101,28 @@ def write_json(path: str | Path, value: Any, indent: int | None = 1) -> None:
 
     Without `indent` it is on one line, which for a long value takes a tenth of the time."""
     write_text(path, json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Add `text` to the end of the file at `path`, completely or not at all.
+
+    Raises an `OSError` that names `path` where there is no room to write."""
+    with open(path, "ab", buffering=0) as file:
+        before = file.seek(0, os.SEEK_END)
+        content = text.encode("utf-8")
+        try:
+            if file.write(content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(file.fileno())
+        except OSError as error:
+            file.truncate(before)
+            raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def whole_lines(path: str | Path) -> str:
+    "Return the text at `path` up to the end of its last whole line: a machine that lost power may have torn the last."
+    text = Path(path).read_text(encoding="utf-8")
+    return text[: text.rfind("\n") + 1]
 
 
 def read_json(path: str | Path) -> Any:

@@ -7,6 +7,7 @@ __all__ = ['CASE_TEXTS', 'LEARNED_FROM', 'COVARIATES_ALONE', 'read_epochs', 'fin
            'read_division', 'read_predictions', 'features_of', 'read_yardsticks', 'open_report']
 
 # %% ../../nbs/record/results.ipynb #d38b7154
+import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..files import InputError, read_json, read_written_table, resolve
+from ..files import InputError, read_json, read_written_table, resolve, whole_lines
 from .rules import require_folder_names
 from .run_folder import RunFolder, require_no_training_run
 from .status import study_states
@@ -26,7 +27,7 @@ def read_epochs(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     Raises an `InputError` where it cannot be read, lacks one of `columns`, or does not have all its epochs.
     """
     try:
-        history = pd.read_csv(path)
+        history = pd.read_csv(io.StringIO(whole_lines(path)))
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({' '.join(str(error).split())}); run it again") from None
     numbers = history.select_dtypes("number")

@@ -89,7 +89,7 @@ def start_training(
 ) -> Progress:
     "Return the progress saved in the folder, or an empty one after the audit of the gradients that `settings` ask for."
     if files.last.exists():
-        return resume(files.last, setup, average=average)
+        return resume(files, setup, average=average)
     mode = setup.settings.gradient_audit
     if mode != "warn":
         batch = batch_to_audit(setup.dataset, setup.sampler).to(setup.accelerator.device)

@@ -69,7 +69,7 @@ def fit_in_processes(
     facts, _ = load_state(files.last, model, optimizer=make_optimizer(model, settings))
     load_weights(files.best, model)
     model.to(choose_device(settings.device))
-    return pd.DataFrame(facts["history"])
+    return pd.DataFrame(files.history_of(facts))
 
 # %% ../../nbs/training/processes.ipynb #d58c0c4c
 def start_fits(n_processes: int, arguments: dict):

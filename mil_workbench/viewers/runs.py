@@ -8,6 +8,7 @@ __all__ = ['MOST_DRAWN', 'CURVE_COLOURS', 'read_history', 'read_curves', 'score_
            'sort_runs']
 
 # %% ../../nbs/viewers/runs.ipynb #ce0d0caf
+import io
 from collections.abc import Callable, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,7 +21,7 @@ import traitlets
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..files import InputError, resolve
+from ..files import InputError, resolve, whole_lines
 from mil_workbench.viewers.run_columns import (
     SCORES,
     UNREADABLE,
@@ -38,7 +39,7 @@ def read_history(run: Path) -> pd.DataFrame:
     "Return the numbers that a run recorded of each epoch; raise an `InputError` if there is nothing to draw."
     name = f"{run.parent.name}/{run.name}"
     try:
-        history = pd.read_csv(run / "history.csv")
+        history = pd.read_csv(io.StringIO(whole_lines(run / "history.csv")))
     except FileNotFoundError:
         raise InputError(f"{name} has no history.csv: no epoch of it has ended, or it trains nothing") from None
     except (OSError, ValueError) as error:
