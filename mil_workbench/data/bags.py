@@ -72,6 +72,11 @@ class Rows:
         "Return the instances at the places `which` of this view."
         return self.source.read(self.rows[which])
 
+    def fetch(self) -> None:
+        "Have the system begin to read the instances, where the source can ask it to."
+        if hasattr(self.source, "fetch"):
+            self.source.fetch(self.rows)
+
 # %% ../../nbs/data/bags.ipynb #6249489c
 Unit = Literal["um", "pixel", ""]  # µm, pixels of a full slide, not known
 PER_INSTANCE = (  # fields with a row per instance

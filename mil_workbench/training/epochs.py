@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from ..data.bags import Bag, BagBatch, pack
-from ..data.sampling import BagBatchSampler, BagDataset
+from ..data.bags import Bag, BagBatch
+from ..data.sampling import BagBatchSampler, BagDataset, packed_ahead
 from ..evaluation.metrics import METRICS, weighted_metrics
 from ..evaluation.sharpness import sharpness
 from .dynamics import batch_loss_spread, critical_instances, share_changed
@@ -128,18 +128,18 @@ def train_epoch(
     setup.model.train()
     settings, dataset, batches = setup.settings, setup.dataset, setup.sampler.batches()
     rank, n_processes = setup.accelerator.process_index, setup.accelerator.num_processes
+    # a process without a bag of its own goes along with a bag that counts nothing
+    ahead = packed_ahead(dataset, [numbers[rank::n_processes] or numbers[:1] for numbers in batches[len(logs) :]])
     for first in range(len(logs), len(batches), settings.accumulate):
         if any_asked(asked_to_stop(), setup.accelerator):
             raise Preempted
         together = batches[first : first + settings.accumulate]
         n_bags = sum(map(len, together))
         for numbers in together:
-            mine = numbers[rank::n_processes]
-            # a process without a bag of its own goes along with a bag that counts nothing
-            batch = pack([dataset[i] for i in mine or numbers[:1]]).to(setup.accelerator.device, non_blocking=True)
+            n_mine, batch = len(numbers[rank::n_processes]), next(ahead).to(setup.accelerator.device, non_blocking=True)
             seed_numpy_and_python((settings.seed, dataset.epoch, len(logs)))
-            log = backward(batch, setup, share=len(mine) / n_bags)
-            logs.append({name: value * len(mine) / len(numbers) for name, value in log.items()})
+            log = backward(batch, setup, share=n_mine / n_bags)
+            logs.append({name: value * n_mine / len(numbers) for name, value in log.items()})
         step(setup)
     by_name = {
         name: values.cpu().double().numpy() for name, values in sum_over_processes(logs, setup.accelerator).items()

@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 from torch import nn
 
-from ..data.bags import Bag, BagBatch, Level, pack
-from ..data.sampling import BagBatchSampler, BagDataset
+from ..data.bags import Bag, BagBatch, Level
+from ..data.sampling import BagBatchSampler, BagDataset, packed_ahead
 from ..files import InputError, whole_file
 from ..models.layers import MILOutput
 
@@ -82,8 +82,9 @@ def predict(model: nn.Module, bags: Sequence[Bag], batch_size: int = 16, max_ins
     was_training, device = model.training, next(model.parameters()).device
     model.eval()
     dataset, logits, instances = BagDataset(bags), [], []
-    for numbers in BagBatchSampler(dataset.sizes, batch_size=batch_size, max_instances=max_instances):
-        batch = pack([dataset[i] for i in numbers]).to(device)
+    batches = BagBatchSampler(dataset.sizes, batch_size=batch_size, max_instances=max_instances).batches()
+    for packed in packed_ahead(dataset, batches):
+        batch = packed.to(device)
         output = model(batch)
         logits.append(output.logits.float().cpu().numpy())
         instances += split_by_bag(output, batch)
