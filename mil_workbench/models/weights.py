@@ -281,8 +281,10 @@ def weights_file(name: str, weights: str) -> Path:
 def architecture_with(name: str, weights: str) -> Architecture:
     "Return what must be known of the encoder `name`, with the colours that the snapshot of its `weights` states."
     architecture = architecture_of(name)
+    if architecture.source is None:
+        return architecture
     folder = weights_file(name, weights).parent
-    stated = colours_in(folder) if architecture.source and (folder / "config.json").is_file() else None
+    stated = colours_in(folder) if (folder / "config.json").is_file() else None
     return architecture if stated is None else replace(architecture, mean=stated[0], std=stated[1])
 
 # %% ../../nbs/models/weights.ipynb #3bed04cb
