@@ -147,7 +147,7 @@ def test_what_is_wrong_with_a_table_is_said_in_one_line(project, change, given, 
 
 def test_a_table_of_other_cases_is_refused(project):
     (project / "classes.csv").write_text("Case,Class\nS-1,1\nS-2,3\n")
-    with pytest.raises(InputError, match="it names S-1 and S-2, the files 1 and 10; give case_column"):
+    with pytest.raises(InputError, match="its cases are called S-1 and S-2, those of the files 1 and 10; give"):
         load(project)
 
 

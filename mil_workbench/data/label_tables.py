@@ -63,14 +63,15 @@ class LabelTable:
 
 # %% ../../nbs/data/label_tables.ipynb #9e36e854
 def require_known_cases(
-    path: Path, cells: list[list[str]], place: int, case_ids: Collection[str], matched: Collection[str]
+    path: Path, cells: list[list[str]], roles: dict[int, str], case_ids: Collection[str], matched: Collection[str]
 ) -> None:
     """Raise an `InputError` with two names of each side if no case in the table at `path` has files.
 
-    `cells` are the table's rows, header first; the cases are in the column at `place`."""
+    `cells` are the table's rows, header first; `roles` say what its columns are read as."""
     if not matched:
+        place = next(place for place, role in roles.items() if role == "case_id")
         written = [row[place] for row in cells[1:] if place < len(row)]
-        others = places_with_cases(cells, case_ids=case_ids, among=list(range(len(cells[0]))))
+        others = places_with_cases(cells, case_ids=case_ids, among=[i for i in range(len(cells[0])) if i not in roles])
         if others:
             raise InputError(
                 f"{path}: no file is called as in its column {cells[0][place]}, such as {written[0]}, but as in "
@@ -134,8 +135,7 @@ def read_label_table(settings: LabelSettings, case_ids: Collection[str]) -> Labe
         )
     table = table[~table.case_id.isin(MISSING)]
     case_of = match_cases(table.case_id.unique(), case_ids)
-    place = next(place for place, role in roles.items() if role == "case_id")
-    require_known_cases(path, cells=cells, place=place, case_ids=case_ids, matched=case_of)
+    require_known_cases(path, cells=cells, roles=roles, case_ids=case_ids, matched=case_of)
     without_files = tuple(name for name in table.case_id.unique() if name not in case_of)
     has_files = table.case_id.isin(case_of)
     labels_without_files = frozenset(table.label[~has_files])
