@@ -70,6 +70,7 @@ def test_selector_benchmark(run_notebook, project):
     assert len(list(project.glob("papermill_runs/benchmarks/*/metrics.json"))) == 2 * 2
 
 
+@pytest.mark.slow  # the chapter studies/conformance tries its functions
 def test_conformance(run_notebook, project):
     done = run_notebook("conformance", seeds=1, n_bags=40, epochs=2, n_workers=1)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -77,6 +78,7 @@ def test_conformance(run_notebook, project):
     assert "concept_presence" in text and "an instance taken out" in text and "all as expected" in text
 
 
+@pytest.mark.slow  # the chapters studies/judge and settings_study try its functions
 def test_settings_study(run_notebook, project):
     done = run_notebook(
         "settings_study",
@@ -92,6 +94,7 @@ def test_settings_study(run_notebook, project):
     assert "kept worse than a constant" in text and "resolves" in text and "five" in text
 
 
+@pytest.mark.slow  # minutes: the chapters studies/stability and stability_results try its functions
 def test_stability_study(run_notebook, project):
     options = {"cohorts": "digits", "main_seeds": 1, "main_folds": 1, "other_folds": 1, "n_folds": 2, "epochs": 2}
     done = run_notebook("stability_study", **options)

@@ -269,6 +269,7 @@ def test_refused_in_one_line(tmp_path, monkeypatch, parameters, message):
 
 
 @of_one_folder
+@pytest.mark.slow  # the chapter studies/stains tries its functions
 def test_stain_study(run_notebook, tmp_path, patch_folder):
     (tmp_path / "settings.ini").touch()  # so that this folder counts as the project
     (tmp_path / "nbs").symlink_to(ROOT / "nbs")

@@ -120,7 +120,8 @@ def logs_whole(project: Path) -> str:
     return "\n".join(path.read_text() for path in project.glob("papermill_runs/*/submitted/*/logs/*"))
 
 
-@pytest.mark.parametrize("n_folds", [3, pytest.param(5, marks=pytest.mark.slow)])
+@pytest.mark.slow  # four minutes and more of waiting; the next tests stop and requeue a single job
+@pytest.mark.parametrize("n_folds", [3, 5])
 def test_folds_that_are_each_preempted_end_by_themselves_with_local_numbers(cluster, project, monkeypatch, n_folds):
     end, folds = time.monotonic() + 1800, f"0-{n_folds - 1}"
     done = workbench(project, "submit", "train", "--study", "folds", "--fold", folds, *TRAINING, "--report")
