@@ -160,6 +160,6 @@ def read_array_names(path: str | Path) -> dict[str, list[str]]:  # array -> name
         raise InputError(f"{path}: no such file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError, zlib.error) as error:
+    except (zipfile.BadZipFile, EOFError, RuntimeError, zlib.error) as error:
         raise InputError(f"{path}: is damaged or not an .npz file ({error}); copy it again") from None
     return found

@@ -66,7 +66,7 @@ def read_header(path: Path) -> FileDataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about values that the standard does not allow and that we do not use
             header = pydicom.dcmread(path, defer_size=1024, force=True)
-    except (InvalidDicomError, EOFError, ValueError, TypeError, KeyError, AttributeError, NotImplementedError) as error:
+    except (InvalidDicomError, EOFError, ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:150]
         raise InputError(f"{path}: cannot be read as DICOM ({reason}); copy the series again") from None
     if not any(name in header for name in ("PixelData", "FloatPixelData", "DoubleFloatPixelData")):
