@@ -174,7 +174,7 @@ def against_published(accuracy: Metric, published: Mapping[str, float]) -> dict[
 def plot_accuracies(runs: pd.DataFrame, named_runs: pd.DataFrame) -> Figure:
     "Plot the accuracy of every model and, below them, of the named model with all its repetitions, by cohort."
     cohorts = named_runs.cohort.unique()
-    size = (3.1 * len(cohorts) + 1, 3.6)
+    size = (3.1 * len(cohorts) + 1, 4.2)
     figure, axes = plt.subplots(1, len(cohorts), figsize=size, layout="constrained", sharey=True, squeeze=False)
     for axis, cohort in zip(axes.flat, cohorts):
         own, named = runs[runs.cohort == cohort], named_runs[named_runs.cohort == cohort]
@@ -198,7 +198,8 @@ def draw_accuracies(axis: Axes, accuracies: Mapping[str, Metric], published: Map
         axis.axvline(value, color="tab:grey", linestyle=style, linewidth=1, label=f"{name} {value:.3f}")
     axis.set(xlabel="accuracy", yticks=range(len(accuracies)), yticklabels=list(accuracies))
     if published:
-        axis.legend(fontsize="x-small", loc="lower left", title="published", title_fontsize="x-small")
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.18)}  # inside, it would hide points
+        axis.legend(fontsize="x-small", title="published", title_fontsize="x-small", **below)
 
 # %% ../../nbs/studies/benchmarks.ipynb #60a06883
 def compare_protocols(honest: pd.DataFrame, of_test_fold: pd.DataFrame) -> pd.DataFrame:  # a row per cohort
